@@ -1,0 +1,72 @@
+// The contract between the engine and one instruction set.
+//
+// A row of signs is `words` 64-bit words: bit 1 means -1, channel 0 is the lowest bit, tail bits are 0 on both
+// sides, so they never disagree. dot = inputs - 2 * mismatches.
+//
+// Every function is single-threaded, writes only what it says, and gives the same bits in every table: integers
+// because they are integers, floats because the order of operations is part of the contract.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace popcloud {
+
+enum class Activation : int32_t { kNone = 0, kRelu = 1, kHardtanh = 2 };
+
+// A matrix of signs as it lies in the model file, and what a table made of it at load time.
+struct PackedMatrix {
+  const uint64_t* bits;  // [words][channels]
+  size_t words;
+  size_t channels;
+  const void* prepared;  // the table's own layout, or null where prepared_bytes is 0
+};
+
+// Output channels [first, last). `first` is a multiple of 64, and `last` too unless it is the end, so that
+// threads that share a row never share a word of its bits.
+struct Channels {
+  size_t first, last;
+};
+
+struct KernelTable {
+  const char* name;
+  bool (*supported)();  // may this CPU run the table?
+
+  // How many bytes this table's own weight layout takes (64-byte aligned), 0 if it reads `bits` as they are.
+  size_t (*prepared_bytes)(size_t words, size_t channels);
+  void (*prepare)(const uint64_t* bits, size_t words, size_t channels, void* prepared);
+
+  // out[r * w.channels + c] = popcount of row r xor column c, for c in `at`.
+  void (*mismatches)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* out);
+  // Bit c of row r of out ([rows][ceil(w.channels / 64)]) = mismatches > limit[c]. Writes the whole words of `at`,
+  // tail bits 0. -1 <= limit[c] <= 64 * words.
+  void (*threshold)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, const int32_t* limit,
+                    uint64_t* out);
+  // least[c] = smallest mismatches over the rows; where[c] (if not null) = the first row that has it. rows >= 1.
+  void (*minimum)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least,
+                  int32_t* where);
+  // total[c] = sum of mismatches over the rows.
+  void (*sum)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int64_t* total);
+
+  // out[r][c] = act(s), s = bias[c] (0 if bias is null), then s = fma(x[r][k], w[k][c], s) for k = 0, 1, ... in order.
+  void (*linear)(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
+                 Activation act, float* out);
+  // Bit c of row r of out ([rows][ceil(channels / 64)]) = x[r][c] < threshold[c]; NaN gives 0; tail bits 0.
+  void (*binarize)(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out);
+  // out[r][c] = act(fma(scale[c], x[r][c], bias[c])); out may be x.
+  void (*affine)(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+                 Activation act, float* out);
+};
+
+inline bool never() { return false; }
+
+// Every instruction set, fastest first. Add one word here to add a kernel file.
+#define POPCLOUD_TABLES(X) X(kAvx512) X(kAvx2) X(kNeon) X(kPortable)
+#define POPCLOUD_DECLARE(table) extern const KernelTable table;
+POPCLOUD_TABLES(POPCLOUD_DECLARE)
+#undef POPCLOUD_DECLARE
+
+const KernelTable* const* all_kernels();            // null-terminated
+const KernelTable* find_kernels(const char* name);  // null: unknown, or not for this CPU
+const KernelTable& best_kernels();
+
+}  // namespace popcloud

@@ -1,0 +1,106 @@
+"""PointCloud and CloudSet: the values handed from room to room, and how a cloud is made ready for a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popcloud.errors import CloudError
+
+Floats = NDArray[np.float32]
+
+NORMALIZATIONS = ("none", "unit_sphere")
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """One cloud.
+
+    xyz       (N, 3) float32, metres
+    features  (N, F) float32 or None: colour, intensity, normals
+    labels    (N,) int64 or None: a class per point
+    """
+
+    xyz: Floats
+    features: Floats | None = None
+    labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.xyz)
+
+
+@dataclass(frozen=True)
+class CloudSet:
+    """Many clouds of one size, each with one class.
+
+    xyz      (B, N, 3) float32
+    labels   (B,) int64, index into classes
+    classes  the class names, in order
+    """
+
+    xyz: Floats
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of clouds."""
+        return len(self.xyz)
+
+    def subset(self, rows: NDArray[np.int64]) -> CloudSet:
+        """Return the clouds at `rows` (M,), in that order."""
+        return CloudSet(self.xyz[rows], self.labels[rows], self.classes)
+
+
+def check_xyz(xyz: object, name: str = "cloud") -> Floats:
+    """Return `xyz` as (N, 3) float32, C order.
+
+    Raises CloudError if it is empty, not finite or of another width; `name` says which cloud in the message.
+    """
+    try:
+        points = np.ascontiguousarray(xyz, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise CloudError(f"{name}: expected numbers of shape (N, 3), found something else ({error})") from error
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise CloudError(f"{name}: expected shape (N, 3), found {points.shape}; pass x, y, z alone, one row a point")
+    if len(points) == 0:
+        raise CloudError(f"{name}: expected at least one point, found none")
+    if not np.isfinite(points).all():
+        bad = int((~np.isfinite(points)).any(axis=1).sum())
+        raise CloudError(f"{name}: {bad} of {len(points)} points are not finite; remove them first")
+    return points
+
+
+def resample(xyz: Floats, count: int) -> Floats:
+    """Return exactly `count` points: every (N / count)-th one of a larger cloud, repetition of a smaller one.
+
+    xyz (N, 3), N >= 1; point i of the answer is row i * N // count if N >= count, else row i % N.
+    There is no chance in it: the same cloud gives the same points in training's evaluation and at run time.
+    """
+    rows = np.arange(count, dtype=np.int64)
+    rows = rows * len(xyz) // count if len(xyz) >= count else rows % len(xyz)
+    return xyz[rows]
+
+
+def normalize(xyz: Floats, how: str) -> Floats:
+    """Move and scale a cloud (N, 3) as a network expects it.
+
+    how  "none", or "unit_sphere": centroid to the origin, farthest point to distance 1.
+    Sums run in float64 in row order; the answer is float32. One point alone goes to the origin.
+    """
+    if how == "none":
+        return xyz
+    if how != "unit_sphere":
+        raise CloudError(f"unknown normalisation {how!r}; valid: {', '.join(NORMALIZATIONS)}")
+    wide = xyz.astype(np.float64)
+    wide -= np.add.accumulate(wide, axis=0)[-1] / len(wide)
+    radius = np.sqrt((wide[:, 0] * wide[:, 0] + wide[:, 1] * wide[:, 1] + wide[:, 2] * wide[:, 2]).max())
+    return (wide / radius if radius > 0 else wide).astype(np.float32)
+
+
+def prepare(xyz: object, count: int, how: str, name: str = "cloud") -> Floats:
+    """Check, resample to `count` points (0: keep all) and normalise a cloud: what every network's input goes through."""
+    points = check_xyz(xyz, name)
+    return normalize(resample(points, count) if count else points, how)
