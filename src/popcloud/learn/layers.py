@@ -1,0 +1,296 @@
+"""The layers that networks are made of, each real-valued or binary by its binarizer's name, and what all share.
+
+A layer is `linear -> batch norm -> activation`; a pooled layer is `linear -> batch norm -> pool over points`.
+In eval mode a binary layer computes with the exact integer sum of signs d and `tail(d)`, a product and a sum, each
+rounded by itself: a function of d and the channel alone. That is what export folds into one threshold per channel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from popcloud.errors import RecipeError, unknown
+from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, signs
+from popcloud.learn.pooled import LinearNormMax, largest_products, linear_norm_mean
+
+POOLS = ("max", "mean", "ema-max", "ema-mean")
+
+
+def make_binarizer(name: str, inputs: int, outputs: int) -> Binarizer | None:
+    """Return a layer's binarizer, None for the real-valued twin. Raises RecipeError naming the valid ones."""
+    if name == REAL:
+        return None
+    if name not in BINARIZERS:
+        raise RecipeError(unknown("binarizer", name, [REAL, *BINARIZERS]))
+    return BINARIZERS[name](inputs, outputs)
+
+
+def activation_of(binarizer: str) -> str:
+    """Return the activation that a network of this binarizer uses: relu, hardtanh or rprelu."""
+    return "relu" if binarizer == REAL else BINARIZERS[binarizer].activation
+
+
+def ema_delta(points: int) -> float:
+    """Return delta(n) = -Phi^-1(2^(-1/n)): with it the largest of n standard normals is positive half of the time.
+
+    BiPointNet 2021, eq. 7 (entropy-maximizing aggregation for max): (Phi(-delta))^n = 1/2.
+    """
+    return -float(torch.special.ndtri(torch.tensor(2.0 ** (-1.0 / points), dtype=torch.float64)))
+
+
+class RPReLU(nn.Module):
+    """x > shift ? x - shift : slope (x - shift), plus offset; all learned per channel (ReActNet 2020, eq. 2)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.slope = nn.Parameter(torch.full((channels,), 0.25))
+        self.offset = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels)."""
+        moved = x - self.shift
+        return torch.where(moved > 0, moved, self.slope * moved) + self.offset
+
+
+class Norm(nn.BatchNorm1d):
+    """Batch norm over all but the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., channels)."""
+        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+    @torch.no_grad()
+    def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics towards a batch's mean and biased variance over `count` rows."""
+        momentum = 0.1 if self.momentum is None else self.momentum
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype) * (count / max(count - 1, 1)), momentum)
+
+
+def make_activation(name: str, channels: int) -> nn.Module:
+    """Return the module for none, relu, hardtanh or rprelu."""
+    if name == "rprelu":
+        return RPReLU(channels)
+    return {"none": nn.Identity, "relu": nn.ReLU, "hardtanh": nn.Hardtanh}[name]()
+
+
+class Weighted(nn.Module):
+    """What Layer and PooledLayer share: latent weights (outputs, inputs), a binarizer or None, a batch norm or None."""
+
+    def __init__(self, inputs: int, outputs: int, *, binarizer: str, norm: bool):
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.binarizer = make_binarizer(binarizer, inputs, outputs)
+        has_bias = not norm and (self.binarizer is None or self.binarizer.bias)
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound)) if has_bias else None
+        self.norm = Norm(outputs) if norm else None
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is multiplied in training: inputs and weights, binarized and scaled, with their gradients."""
+        if self.binarizer is None:
+            return x, self.weight
+        scale = self.binarizer.scale(self.weight)
+        seen = self.binarizer.inputs_signs(x)
+        if self.binarizer.scales_rows:
+            seen = seen * self.binarizer.row_scale(x)
+        return seen, self.binarizer.weight_signs(self.weight) * scale[:, None]
+
+    def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is multiplied in eval mode: bare signs, so that every sum is an exact integer."""
+        if self.binarizer is None:
+            return x, self.weight
+        frozen = self.binarizer.frozen(self.weight)
+        return signs(x - frozen.threshold), frozen.weights
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return (a, b), each (outputs,): scale, bias and batch norm in eval mode as d a + b."""
+        one = self.weight.new_ones(self.outputs)
+        a = one if self.binarizer is None else one * self.binarizer.scale(self.weight)
+        b = one * 0 if self.bias is None else self.bias
+        if self.norm is None:
+            return a, b
+        gain = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        return a * gain, (b - self.norm.running_mean) * gain + self.norm.bias
+
+
+class Layer(Weighted):
+    """linear -> batch norm -> activation on (..., inputs) -> (..., outputs).
+
+    binarizer   a name in BINARIZERS, or "real"
+    activation  "none", "relu", "hardtanh" or "rprelu"
+    norm        without it the layer has a bias, if its binarizer wants one
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, binarizer: str, activation: str = "none", norm: bool = True):
+        super().__init__(inputs, outputs, binarizer=binarizer, norm=norm)
+        self.activation = make_activation(activation, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        if not self.training:
+            return self.tail(self.products(x))
+        seen, weight = self.operands(x)
+        z = F.linear(seen, weight, self.bias)
+        return self.activation(z if self.norm is None else self.norm(z))
+
+    def products(self, x: Tensor) -> Tensor:
+        """Return d, what `tail` takes in eval mode: the sums of signs, times the row's factor if there is one."""
+        d = F.linear(*self.exact_operands(x))
+        if self.binarizer is not None and self.binarizer.scales_rows:
+            d = d * self.binarizer.row_scale(x)
+        return d
+
+    def tail(self, d: Tensor) -> Tensor:
+        """Return the output for the sum d (..., outputs), in eval mode."""
+        a, b = self.folded()
+        return self.activation(d * a + b)
+
+
+class PooledLayer(Weighted):
+    """linear -> batch norm -> pool over points: (B, n, inputs) -> (B, outputs), without (B, n, outputs) in memory.
+
+    pool    "max", "mean", or their entropy-maximizing forms "ema-max", "ema-mean" (BiPointNet 2021, section 3.2):
+            ema-max adds delta(points), ema-mean is the plain mean of the batch norm's output, with no activation
+            before it in either
+    points  how many points the pool expects; sets delta
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, binarizer: str, pool: str, points: int):
+        super().__init__(inputs, outputs, binarizer=binarizer, norm=True)
+        if pool not in POOLS:
+            raise RecipeError(unknown("pool", pool, POOLS))
+        self.pool, self.points = pool, points
+        self.takes_mean = pool.endswith("mean")
+        self.delta = ema_delta(points) if pool == "ema-max" else 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, inputs) -> (B, outputs)."""
+        if not self.training:
+            return self.tail(self.products(x))
+        seen, weight = self.operands(x)
+        norm = self.norm
+        if self.takes_mean:
+            pooled, mean, var = linear_norm_mean(seen, weight, norm.weight, norm.bias, norm.eps)
+        else:
+            bare = self.binarizer is not None and not self.binarizer.scales_rows
+            pooled, mean, var = LinearNormMax.apply(seen, weight, norm.weight, norm.bias, norm.eps, bare)
+        norm.observe(mean, var, x.shape[0] * x.shape[1])
+        return pooled + self.delta if self.delta else pooled
+
+    def products(self, x: Tensor) -> Tensor:
+        """Return d (B, outputs), what `tail` takes in eval mode: mean of the sums, or the one with the largest output."""
+        seen, weight = self.exact_operands(x)
+        bare = self.binarizer is not None
+        if bare and self.binarizer.scales_rows:
+            seen, bare = seen * self.binarizer.row_scale(x), False
+        if self.takes_mean:
+            total = F.linear(seen.sum(1, dtype=torch.float64), weight.double())  # exact: integers below 2^53
+            return total.to(x.dtype) / x.shape[1]
+        up = signs(self.folded()[0])
+        return largest_products(seen, weight * up[:, None], bare).values * up
+
+    def tail(self, d: Tensor) -> Tensor:
+        """Return the output for d (B, outputs), in eval mode."""
+        a, b = self.folded()
+        return d * a + (b + self.delta)
+
+
+class Transform(nn.Module):
+    """x (B, n, d) times the matrix (identity + m), m (B, d * d) from a T-Net (PointNet 2017, section 4.2)."""
+
+    def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """(B, n, d), (B, d * d) -> (B, n, d)."""
+        return torch.bmm(x, self.matrix(m, x.shape[-1]))
+
+    @staticmethod
+    def matrix(m: Tensor, width: int) -> Tensor:
+        """Return identity + m as (B, d, d)."""
+        return m.view(-1, width, width) + torch.eye(width, dtype=m.dtype, device=m.device)
+
+
+def binary_layers(model: nn.Module) -> list[tuple[str, Weighted]]:
+    """Return the binary layers with their names, in the order of definition."""
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, Weighted) and m.binarizer is not None]
+
+
+@contextmanager
+def _seeing_inputs(model: nn.Module, see: Any) -> Iterator[None]:
+    """Call see(name, layer, x) with each binary layer's input while the context lasts."""
+
+    def hook(name: str, layer: Weighted, args: tuple[Tensor, ...]) -> None:
+        see(name, layer, args[0].detach())
+
+    handles = [layer.register_forward_pre_hook(partial(hook, name)) for name, layer in binary_layers(model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, xyz: Tensor) -> None:
+    """Run the data-dependent initialisation on a first batch (B, n, 3), layer by layer; before the optimiser is built.
+
+    Each layer sees what the layers before it, already initialised, give. Buffers (batch norm's running statistics),
+    the training flag and the random state are as before.
+    """
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    mode, state = model.training, torch.get_rng_state()
+    model.train()
+    with _seeing_inputs(model, lambda _, layer, x: layer.binarizer.initialise(x, layer.weight)):
+        model(xyz)
+    model.train(mode)
+    torch.set_rng_state(state)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(kept[name])
+
+
+def set_progress(model: nn.Module, epoch: int, epochs: int) -> None:
+    """Tell every binarizer how far training is; call at the start of each epoch, also after a resume."""
+    for _, layer in binary_layers(model):
+        layer.binarizer.schedule(epoch / max(epochs, 1))
+
+
+@torch.no_grad()
+def after_step(model: nn.Module) -> None:
+    """Let every binarizer mend its latent weights after an optimiser step."""
+    for _, layer in binary_layers(model):
+        layer.binarizer.after_step(layer.weight)
+
+
+@torch.no_grad()
+def weight_signs(model: nn.Module) -> dict[str, Tensor]:
+    """Return per binary layer which weights are +1, (outputs, inputs) bool."""
+    return {name: layer.binarizer.frozen(layer.weight).weights > 0 for name, layer in binary_layers(model)}
+
+
+@torch.no_grad()
+def positive_shares(model: nn.Module, xyz: Tensor) -> dict[str, float]:
+    """Return per binary layer the share of its inputs that are +1 on a batch (B, n, 3), in eval mode.
+
+    One half is the most information a sign can carry; 1.0 is the collapse that BiPointNet (section 3.2) explains.
+    """
+    shares: dict[str, float] = {}
+
+    def see(name: str, layer: Weighted, x: Tensor) -> None:
+        shares[name] = float((x >= layer.binarizer.threshold(layer.weight)).float().mean())
+
+    mode = model.training
+    model.eval()
+    with _seeing_inputs(model, see):
+        model(xyz)
+    model.train(mode)
+    return shares

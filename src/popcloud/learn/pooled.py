@@ -1,0 +1,112 @@
+"""Linear, batch norm and a pool over points, trained without the activations between them.
+
+The layer before the pool holds 92 % of a PointNet's multiply-adds and nearly all of its memory; then one value per
+cloud and channel is kept. Batch statistics follow from the Gram matrix of the inputs, the maximum from one cloud's
+buffer (or, for signs, from the engine's xnor kernels), and the exact gradient from the winning rows and the Gram
+matrix alone. X (B, n, K), W (C, K), R = B n, Y = X W^T:
+
+    mu = W s / R,  var = diag(W G W^T) / R - mu^2,  s = sum of rows of X,  G = X^T X
+    dX = scatter of (g a) W_c to the winning rows - X (W^T D W) + 1 (D mu - a m1)^T W
+    dW = sum over clouds of (g a)_c X[winner_c] - (a m1) s^T - D (W G - mu s^T)
+
+with a = gamma / sigma, m1 = sum_b g / R, m2 = sum_b g xhat / R and D = diag(a m2 / sigma).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcloud import native
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """Per cloud and channel the largest product and the row that gives it: values (B, C), rows (B, C) int64."""
+
+    values: Tensor
+    rows: Tensor
+
+
+def largest_products(x: Tensor, weight: Tensor, signs: bool) -> Extremes:
+    """Return the largest element over n of x (B, n, K) times weight (C, K)^T, and the first row that has it.
+
+    signs  x and weight hold -1 and +1 alone: the engine's kernels do it, if they are there, with the same answer
+    """
+    if signs and x.device.type == "cpu" and native.available():
+        return _largest_by_engine(x, weight)
+    values = x.new_empty(len(x), len(weight))
+    rows = torch.empty(len(x), len(weight), dtype=torch.int64, device=x.device)
+    buffer = x.new_empty(x.shape[1], len(weight))
+    for cloud in range(len(x)):
+        torch.mm(x[cloud], weight.T, out=buffer)
+        values[cloud], rows[cloud] = buffer.max(dim=0)
+    return Extremes(values, rows)
+
+
+def _largest_by_engine(x: Tensor, weight: Tensor) -> Extremes:
+    engine = native.engine()
+    clouds, points, inputs = x.shape
+    zeros = np.zeros(inputs, np.float32)
+    x_bits = engine.pack(x.detach().reshape(-1, inputs).float().numpy(), zeros)
+    w_bits = np.ascontiguousarray(engine.pack(weight.detach().float().contiguous().numpy(), zeros).T)
+    least, rows = engine.pooled_minimum(x_bits.reshape(clouds, points, -1), w_bits, torch.get_num_threads())
+    values = torch.from_numpy(least).to(x.dtype).mul_(-2).add_(inputs)
+    return Extremes(values, torch.from_numpy(rows).long())
+
+
+class LinearNormMax(torch.autograd.Function):
+    """max over n of BN(x W^T) by the formulas above; batch statistics; never stores (B, n, C)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float, signs: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the pooled output (B, C), the batch mean and the biased variance (C)."""
+        flat = x.reshape(-1, x.shape[2])
+        total, gram = flat.sum(0), flat.T @ flat
+        mean = weight @ total / len(flat)
+        spread = weight @ gram
+        var = ((spread * weight).sum(1) / len(flat) - mean * mean).clamp_min_(0)
+        rsigma = (var + eps).rsqrt()
+        up = torch.where(gamma < 0, -1.0, 1.0).to(x.dtype)  # the largest output is the smallest sum where gamma < 0
+        won = largest_products(x, weight * up[:, None], signs)
+        xhat = (won.values * up - mean) * rsigma
+        ctx.save_for_backward(x, weight, gamma, won.rows, xhat, mean, rsigma, total, spread)
+        ctx.mark_non_differentiable(mean, var)
+        return xhat * gamma + beta, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Gradients of x, weight, gamma, beta."""
+        x, weight, gamma, rows, xhat, mean, rsigma, total, spread = ctx.saved_tensors
+        count = x.shape[0] * x.shape[1]
+        d_gamma, d_beta = (grad * xhat).sum(0), grad.sum(0)
+        a = gamma * rsigma
+        shift, pull = a * d_beta / count, a * rsigma * d_gamma / count
+        won = grad * a
+        d_weight = -torch.outer(shift, total) - pull[:, None] * (spread - torch.outer(mean, total))
+        d_x = x.reshape(count, -1) @ -(weight.T @ (pull[:, None] * weight))
+        d_x = d_x.add_((pull * mean - shift) @ weight).view(x.shape)
+        for cloud in range(len(x)):
+            d_x[cloud].index_add_(0, rows[cloud], weight * won[cloud][:, None])
+            d_weight.addcmul_(x[cloud][rows[cloud]], won[cloud][:, None])
+        return d_x, d_weight, d_gamma, d_beta, None, None
+
+
+def linear_norm_mean(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
+    """mean over n of BN(x W^T), x (B, n, K), W (C, K): batch norm is affine, so the mean of the rows is enough.
+
+    Returns the pooled output (B, C), the batch mean and the biased variance (C). Plain autograd: nothing of (B, n, C)
+    arises, the variance comes from the Gram matrix.
+    """
+    flat = x.reshape(-1, x.shape[2])
+    rows = x.mean(1)
+    mean = weight @ flat.mean(0)
+    var = ((weight @ (flat.T @ flat / len(flat))) * weight).sum(1) - mean * mean
+    var = var.clamp_min(0)
+    return (rows @ weight.T - mean) * (gamma * (var + eps).rsqrt()) + beta, mean.detach(), var.detach()
