@@ -58,8 +58,8 @@ class Op(IntEnum):
     POOL_MAX               -                       largest x[r, c] over rows
     POOL_MEAN              -                       float32(sum over rows in order, in float64, / rows)
     ROW_MEAN_ABS           -                       (R, 1): float32(sum over channels in order, in float64, of |x| / C)
-    BINARY_LINEAR          weight, scale, bias     y = act(fma(scale[c], d, bias[c])), d = float32(dot), times the
-                                                   second input's row value if there is a second input (R, 1)
+    BINARY_LINEAR          weight, scale, bias     y = act(fma(scale[c], d, bias[c])), d = float32(dot); with a second
+                                                   input (R, 1), d = float32(dot) * its row's value, rounded
     BINARY_LINEAR_BITS     weight, limit i32 (C)   bit = mismatches > limit[c]
     BINARY_MAX             weight, scale, bias     as BINARY_LINEAR, d = float32(largest dot over rows)
     BINARY_MAX_BITS        weight, limit i32 (C)   bit = smallest mismatches over rows > limit[c]
