@@ -1,0 +1,264 @@
+"""The training loop: from a recipe to a folder with the best network, the last state and a log.
+
+    out/recipe.json        the recipe, written first: it marks the folder as a run
+    out/last.safetensors   everything to go on from: network, optimiser, place, best so far, random states
+    out/best.safetensors   the network of the best epoch
+    out/log.jsonl          a line per epoch, see `_line`
+    out/result.json        what came out, written last
+
+A run killed at any moment goes on from `last` and ends with the same bits as a run that was not: what a step does
+depends on what `last` holds and on (seed, epoch, batch) alone, and each file is replaced in one step. The same bits
+hold on one machine with one number of threads; on a GPU PyTorch does not promise them for every kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from popcloud.errors import CheckpointError, FileError, RecipeError, TrainingError
+from popcloud.learn import checkpoint, journal
+from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
+from popcloud.learn.metrics import evaluate
+from popcloud.learn.progress import Reporter, Silent
+from popcloud.learn.recipe import Recipe
+from popcloud.learn.run import Run, begin, make_batch
+from popcloud.learn.stop import Stopped, interrupts
+
+RECIPE, RESULT = "recipe.json", "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    best_epoch       after how many epochs: the first of the best on the validation set, all if there is none
+    validation       its share of right answers on the validation set, None without one
+    test             share of right answers on the test set, of the best network
+    test_mean_class  the same as a mean over classes
+    seconds          of training and validation, over all resumed parts
+    checkpoint       path of the best network
+    """
+
+    best_epoch: int
+    validation: float | None
+    test: float
+    test_mean_class: float
+    seconds: float
+    checkpoint: Path
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Train as the recipe says and write everything to the folder `out`.
+
+    resume    go on with the run in `out`; its recipe must be this one (but for the fields in run.MAY_DIFFER)
+    progress  who is told how it goes
+    stop      asked after each batch; once it says True the run is saved and ends with Stopped, as after Ctrl-C
+    Raises FileError if `out` can't be written or has a run already, RecipeError for another recipe than the run's,
+    CheckpointError if there is nothing to resume, TrainingError if the loss is not finite, Stopped.
+    """
+    folder, reporter = Path(out), progress or Silent()
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("device: expected a GPU that PyTorch can use for 'cuda', found none; set device=cpu")
+    if recipe.tensorboard:
+        journal.check_tensorboard()
+    _open_folder(folder, recipe, resume)
+    with interrupts() as pressed, _settings(recipe):
+        run = begin(recipe, folder)
+        try:
+            _epochs(run, reporter, lambda: pressed() or (stop is not None and stop()))
+        except KeyboardInterrupt:  # a second Ctrl-C, or one where we could install no handler: `last` is still whole
+            raise _stopped(run) from None
+        finally:
+            reporter.close()
+        return _finish(run)
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Return the learning rate of an epoch, from 0: a function of the epoch alone, so there is no state to save."""
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.step_factor ** (epoch // recipe.step_epochs)
+    return recipe.lr
+
+
+def _open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the folder a run's before any time is spent; with `resume` see that it is one."""
+    marker = out / RECIPE
+    try:
+        found = marker.exists()
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: can't be written ({error.strerror}); choose another folder") from error
+    if found and not resume:
+        raise FileError(f"{out}: has a run already; resume it, or choose another folder")
+    if resume and not found:
+        raise CheckpointError(f"{out}: no run to resume; start one, or check the path")
+    if not resume:
+        checkpoint.write_atomically(marker, _json(recipe.model_dump(mode="json")))
+
+
+@contextmanager
+def _settings(recipe: Recipe) -> Iterator[None]:
+    """Set what is global to PyTorch (seed, threads, deterministic kernels) and put it back afterwards."""
+    threads, fill = torch.get_num_threads(), torch.utils.deterministic.fill_uninitialized_memory
+    exact, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    devices = [torch.cuda.current_device()] if recipe.device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(recipe.seed)
+        torch.set_num_threads(recipe.threads or threads)
+        torch.use_deterministic_algorithms(recipe.device == "cpu")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(exact, warn_only=warn)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+def _epochs(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> None:
+    """Train until the last epoch is done or `stopped` says True."""
+    place, steps = run.place, len(run.rows())
+    log = journal.Journal(run.out, keep=place.epoch, tensorboard=run.recipe.tensorboard)
+    reporter.start(run.recipe.epochs, steps, place.epoch * steps + place.batch)
+    try:
+        while place.epoch < run.recipe.epochs:
+            _train_epoch(run, reporter, stopped)
+            line = _close_epoch(run)
+            log.add(line)
+            place.next_epoch()
+            run.signs = weight_signs(run.model)
+            run.save()
+            reporter.epoch(line)
+    finally:
+        log.close()
+
+
+def _train_epoch(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> None:
+    """Take the steps of the current epoch that are not done yet."""
+    place, recipe = run.place, run.recipe
+    set_progress(run.model, place.epoch, recipe.epochs)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, place.epoch)
+    run.model.train()
+    rows = run.rows()
+    while place.batch < len(rows):
+        began = time.monotonic()
+        _step(run, rows[place.batch])
+        place.batch += 1
+        place.epoch_seconds += time.monotonic() - began
+        reporter.batch(place.epoch, place.batch - 1, place.loss / place.clouds, place.right / place.clouds)
+        if stopped():
+            run.save()
+            raise _stopped(run)
+        if recipe.save_every and place.batch % recipe.save_every == 0:
+            run.save()
+
+
+def _step(run: Run, rows: Any) -> None:
+    """Take one step on the training clouds at `rows` and count what the network answered."""
+    place, recipe = run.place, run.recipe
+    x, labels = make_batch(recipe, run.data.training, rows, place.epoch, place.batch)
+    logits, penalty = run.model.loss_terms(x)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    loss = loss + recipe.transform_penalty * penalty
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(f"{run.where()}: the loss is {value}; {run.advice()}")
+    run.optimizer.zero_grad()
+    loss.backward()
+    run.optimizer.step()
+    after_step(run.model)
+    place.loss += value * len(rows)
+    place.right += int((logits.detach().argmax(dim=1) == labels).sum())
+    place.clouds += len(rows)
+
+
+def _close_epoch(run: Run) -> dict[str, Any]:
+    """Validate, keep the network if it is the best so far, and return the epoch's line of the log."""
+    began, place, recipe = time.monotonic(), run.place, run.recipe
+    checked: dict[str, float] = {}
+    if len(run.data.validation):
+        metrics = evaluate(run.model, run.data.validation, recipe.batch)
+        checked = {"validation": metrics.overall, "validation_mean_class": metrics.mean_class}
+    # Without a validation set the last epoch counts: choosing by training accuracy would choose by noise.
+    better = checked["validation"] > place.best if checked else place.epoch + 1 == recipe.epochs
+    if better:
+        run.save_best(checked)
+        place.best, place.best_epoch = checked.get("validation", -1.0), place.epoch + 1
+    seen = run.data.validation if checked else run.data.training
+    x = torch.from_numpy(seen.xyz[: recipe.batch]).to(recipe.device)
+    shares = positive_shares(run.model, x)
+    place.epoch_seconds += time.monotonic() - began
+    return _line(run, checked, shares)
+
+
+def _line(run: Run, checked: dict[str, float], shares: dict[str, float]) -> dict[str, Any]:
+    """Return the log's line of the epoch that just ended.
+
+    epoch counts from 1; loss and train (accuracy) are means over the epoch's steps, while the weights moved;
+    validation, validation_mean_class and best (validation so far) are left out without a validation set;
+    flipped: share of weights per binary layer whose sign turned since the epoch before; positive: share of its inputs
+    that are +1, one half being the most information (BiPointNet 2021, section 3.2).
+    """
+    place = run.place
+    now = weight_signs(run.model)
+    return {
+        "epoch": place.epoch + 1,
+        "loss": place.loss / place.clouds,
+        "train": place.right / place.clouds,
+        **checked,
+        **({"best": place.best} if checked else {}),
+        "lr": learning_rate(run.recipe, place.epoch),
+        "seconds": round(place.epoch_seconds, 3),
+        "flipped": {name: float((signs != run.signs[name]).float().mean()) for name, signs in now.items()},
+        "positive": shares,
+    }
+
+
+def _stopped(run: Run) -> Stopped:
+    """Return the error that ends a run which was asked to stop."""
+    epochs, steps = run.saved
+    return Stopped(f"stopped; saved after {epochs} epochs and {steps} batches in {run.out}; resume to go on from there")
+
+
+def _finish(run: Run) -> Result:
+    """Test the best network once, and write and return the result."""
+    path = run.out / checkpoint.BEST
+    best = checkpoint.load(path)
+    metrics = evaluate(best.model.to(run.recipe.device), run.data.test, run.recipe.batch)
+    result = Result(
+        best_epoch=best.epoch,
+        validation=best.metrics.get("validation"),
+        test=metrics.overall,
+        test_mean_class=metrics.mean_class,
+        seconds=round(run.place.seconds, 3),
+        checkpoint=path,
+    )
+    plain = asdict(result) | {"checkpoint": path.name}
+    full = {"recipe": run.recipe.model_dump(mode="json"), "result": plain, "torch": str(torch.__version__)}
+    checkpoint.write_atomically(run.out / RESULT, _json(full | {"threads": run.place.threads}))
+    return result
+
+
+def _json(value: Any) -> bytes:
+    """Return a value as readable JSON."""
+    return (json.dumps(value, indent=2) + "\n").encode()
