@@ -29,9 +29,13 @@ def pack(x: NDArray[Any], threshold: ArrayLike = 0) -> Words:
     A matrix of ±1 needs no threshold.
     """
     with np.errstate(invalid="ignore"):  # a NaN compares as false, silently: it is +1
-        below = x < np.asarray(threshold)
-    octets = np.packbits(below, axis=1, bitorder="little")
-    padded = np.zeros((len(x), 8 * words(x.shape[1])), np.uint8)
+        return pack_minus(x < np.asarray(threshold))
+
+
+def pack_minus(minus: NDArray[np.bool_]) -> Words:
+    """Return words (R, words(C)) whose bits are `minus` (R, C): true where the sign is -1."""
+    octets = np.packbits(minus, axis=1, bitorder="little")
+    padded = np.zeros((len(minus), 8 * words(minus.shape[1])), np.uint8)
     padded[:, : octets.shape[1]] = octets
     return padded.view("<u8").astype(np.uint64, copy=False)
 

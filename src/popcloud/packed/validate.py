@@ -18,7 +18,9 @@ NORMALIZE = ("none", "unit_sphere")
 
 BINARY = frozenset(op for op in Op if op.name.startswith("BINARY_"))  # packed signs in
 TO_BITS = frozenset(op for op in Op if op.name.endswith("_BITS")) | {Op.BINARIZE}  # packed signs out
-POOLED = frozenset(op for op in Op if "MAX" in op.name or ("MEAN" in op.name and op is not Op.ROW_MEAN_ABS))
+POOLED = frozenset(  # points in, one row out
+    (Op.POOL_MAX, Op.POOL_MEAN, Op.BINARY_MAX, Op.BINARY_MAX_BITS, Op.BINARY_MEAN, Op.BINARY_MEAN_BITS)
+)
 PROJECT = BINARY | {Op.LINEAR}  # as many channels out as the weight has
 ACTIVATED = (PROJECT | {Op.AFFINE}) - TO_BITS
 
@@ -47,7 +49,9 @@ def validate(program: Program) -> None:
     answer = program.values[program.steps[-1].output]
     expected = (Kind.FLOAT, Rows.CLOUD, len(program.classes))
     if (answer.kind, answer.rows, answer.channels) != expected:
-        raise inconsistent(f"the answer {answer.name!r}", f"FLOAT, CLOUD, {len(program.classes)} classes", _show(answer))
+        raise inconsistent(
+            f"the answer {answer.name!r}", f"FLOAT, CLOUD, {len(program.classes)} classes", _show(answer)
+        )
 
 
 def _check_settings(program: Program) -> None:

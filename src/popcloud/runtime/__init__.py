@@ -1,0 +1,1 @@
+"""Run a packed program: what it means in numpy, and the engine."""

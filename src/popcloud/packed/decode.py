@@ -1,0 +1,198 @@
+"""Bytes → Program: the checks of docs/format.md, in its order."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import numpy as np
+
+from popcloud.errors import FileError
+from popcloud.packed.layout import BLOB, DTYPES, HEADER, MAGIC, STEP, VALUE, VERSION, Bytes, checksum, sections, up
+from popcloud.packed.program import BLOBS, Activation, Array, Kind, Op, Program, Rows, Step, Value
+from popcloud.packed.validate import LIMIT, NORMALIZE, inconsistent, validate
+
+Member = TypeVar("Member", bound=IntEnum)
+
+
+def decode(data: bytes | mmap.mmap) -> Program:
+    """Return the program in the bytes of a model file; its arrays are read-only views of them.
+
+    Raises FileError, without the path, at the first check of docs/format.md that fails.
+    """
+    raw = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
+    raw.flags.writeable = False
+    header = _checked_header(raw)
+    starts = _checked_sections(raw, header)
+    arrays = _arrays(raw, header, starts)
+    names = _read_names(raw, header, starts)
+    meta = _read_meta(raw, header, starts)
+    count = int(header["value_count"])
+    values = _read_values(_table(raw, starts["values"], VALUE, count), names[:count])
+    program = Program(
+        values=values,
+        steps=_read_steps(_table(raw, starts["steps"], STEP, count - 1), arrays),
+        points=int(header["points"]),
+        normalize=NORMALIZE[header["normalize"]],
+        classes=tuple(names[count:]),
+        meta=meta,
+    )
+    validate(program)
+    return program
+
+
+def _checked_header(raw: Bytes) -> Array:
+    """Return the header record after checks 2 to 8 of docs/format.md."""
+    if raw[:8].tobytes() != MAGIC:
+        raise FileError("not a model file: expected it to begin with POPCLOUD; `popcloud pack` writes model files")
+    if len(raw) < 12:
+        raise FileError(f"truncated: expected {HEADER.itemsize} bytes of header, found {len(raw)}; copy it again")
+    version = int(raw[8:12].view("<u4")[0])
+    if version > VERSION:
+        raise FileError(f"newer version: expected version {VERSION}, found {version}; update popcloud or pack again")
+    if version != VERSION:
+        raise FileError(f"damaged: expected version {VERSION}, found {version}; copy it again")
+    if len(raw) < HEADER.itemsize:
+        raise FileError(f"truncated: expected {HEADER.itemsize} bytes of header, found {len(raw)}; copy it again")
+    header: Array = raw[: HEADER.itemsize].view(HEADER)[0]
+    if len(raw) != header["file_bytes"]:
+        fault = "truncated" if len(raw) < header["file_bytes"] else "damaged"
+        raise FileError(f"{fault}: expected {header['file_bytes']} bytes, found {len(raw)}; copy it again")
+    if checksum(raw) != header["checksum"]:
+        raise FileError(
+            f"damaged: expected checksum {header['checksum']:08x}, found {checksum(raw):08x}; copy it again"
+        )
+    if header["points"] > LIMIT or header["normalize"] >= len(NORMALIZE):
+        raise inconsistent("header", "known points and normalisation", f"{header['points']}, {header['normalize']}")
+    if header["plan_name"] != b"none" or raw[144:256].any() or raw[52:56].any() or raw[120:128].any():
+        raise inconsistent("header", "plan none and zeros where reserved", f"plan {header['plan_name']!r} or others")
+    return header
+
+
+def _checked_sections(raw: Bytes, header: Array) -> dict[str, int]:
+    """Return where the sections start after check 9, and their part of check 11."""
+    values, blobs, names, meta = (int(header[f]) for f in ("value_count", "blob_count", "names_bytes", "meta_bytes"))
+    if values < 2 or header["step_count"] != values - 1 or header["class_count"] < 1:
+        raise inconsistent("header", "a step for each value but the cloud, and a class", "other counts")
+    starts = sections(values, blobs, names, meta)
+    if starts["data"] > len(raw) or any(header[f"{name}_offset"] != start for name, start in starts.items()):
+        raise inconsistent("sections", "each where the one before ends, inside the file", "others")
+    ends = (values * VALUE.itemsize, (values - 1) * STEP.itemsize, blobs * BLOB.itemsize, names, meta)
+    for (name, start), size in zip(starts.items(), ends, strict=False):
+        _check_padding(raw, name, start + size)
+    return starts
+
+
+def _check_padding(raw: Bytes, name: str, end: int) -> None:
+    if raw[end : up(end)].any():
+        raise inconsistent(f"padding after {name}", "zeros", "other bytes")
+
+
+def _table(raw: Bytes, start: int, dtype: np.dtype[Any], count: int) -> Array:
+    return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def _arrays(raw: Bytes, header: Array, starts: dict[str, int]) -> list[Array]:
+    """Return a view for each blob record after checks 10 and 11."""
+    at, arrays = starts["data"], []
+    for index, record in enumerate(_table(raw, starts["blobs"], BLOB, int(header["blob_count"]))):
+        where = f"blob {index}"
+        dtype, ndim = DTYPES.get(int(record["dtype"])), int(record["ndim"])
+        shape = [int(size) for size in record["shape"]]
+        if dtype is None or ndim not in (1, 2) or any(shape[ndim:]):
+            raise inconsistent(where, "dtype 1 to 3, 1 or 2 dimensions", f"{record['dtype']}, {ndim}, {shape}")
+        if not all(1 <= size <= LIMIT for size in shape[:ndim]):
+            raise inconsistent(where, f"sizes of 1 to {LIMIT}", shape[:ndim])
+        size = int(np.prod(shape[:ndim])) * dtype.itemsize
+        if (record["offset"], record["bytes"]) != (at, size) or at + size > len(raw):
+            raise inconsistent(where, f"{size} bytes at {at}", f"{record['bytes']} at {record['offset']}")
+        arrays.append(raw[at : at + size].view(dtype).reshape(shape[:ndim]))
+        _check_padding(raw, where, at + size)
+        at = up(at + size)
+    if at != len(raw):
+        raise inconsistent("blobs", f"to end with the file at {len(raw)}", at)
+    return arrays
+
+
+def _read_names(raw: Bytes, header: Array, starts: dict[str, int]) -> list[str]:
+    texts = raw[starts["names"] : starts["names"] + int(header["names_bytes"])].tobytes().split(b"\0")
+    count = int(header["value_count"]) + int(header["class_count"])
+    if len(texts) != count + 1 or texts.pop():  # what follows the last NUL is empty
+        raise inconsistent("names", f"{count} texts, each ended by NUL", "others")
+    return [_text("names", text) for text in texts]
+
+
+def _read_meta(raw: Bytes, header: Array, starts: dict[str, int]) -> dict[str, str]:
+    texts = list(_prefixed(raw[starts["meta"] : starts["meta"] + int(header["meta_bytes"])].tobytes()))
+    meta = dict(zip(texts[::2], texts[1::2], strict=False))
+    if len(texts) % 2 or len(meta) != len(texts) // 2 or len(meta) != header["meta_count"]:
+        raise inconsistent("meta", f"{header['meta_count']} pairs of different keys", f"{len(texts)} texts")
+    return meta
+
+
+def _prefixed(data: bytes) -> Iterator[str]:
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        if at + 4 + size > len(data):
+            raise inconsistent("meta", "lengths that end with the section", f"{size} at {at}")
+        yield _text("meta", data[at + 4 : at + 4 + size])
+        at += 4 + size
+
+
+def _text(where: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise inconsistent(where, "UTF-8", repr(data)) from error
+
+
+def _member(members: Callable[[int], Member], number: Array, where: str) -> Member:
+    try:
+        return members(int(number))
+    except ValueError as error:
+        raise inconsistent(where, "a known number", number) from error
+
+
+def _read_values(table: Array, names: list[str]) -> tuple[Value, ...]:
+    if table["reserved"].any():
+        raise inconsistent("values", "zeros where reserved", "other bytes")
+    return tuple(
+        Value(name, _member(Kind, row["kind"], f"kind of {name!r}"), _member(Rows, row["rows"], f"rows of {name!r}"),
+              int(row["channels"]))
+        for name, row in zip(names, table, strict=True)
+    )  # fmt: skip
+
+
+def _read_steps(table: Array, arrays: list[Array]) -> tuple[Step, ...]:
+    if table["reserved"].any():
+        raise inconsistent("steps", "zeros where reserved", "other bytes")
+    steps, used = [], 0
+    for index, record in enumerate(table):
+        step = _read_step(f"step {index}", record, arrays, used)
+        steps.append(step)
+        used += len(step.blobs)
+    if used != len(arrays):
+        raise inconsistent("blobs", f"{used}, all used", len(arrays))
+    return tuple(steps)
+
+
+def _read_step(where: str, record: Array, arrays: list[Array], used: int) -> Step:
+    op = _member(Op, record["op"], f"op of {where}")
+    names, inputs = BLOBS[op], [int(index) for index in record["inputs"]]
+    count = inputs.index(-1) if -1 in inputs else len(inputs)
+    if any(index != -1 for index in inputs[count:]):
+        raise inconsistent(f"inputs of {where}", "-1 after the last", inputs)
+    blobs = [int(index) for index in record["blobs"]]
+    expected = [used + i for i in range(len(names))] + [-1] * (len(blobs) - len(names))
+    if blobs != expected or used + len(names) > len(arrays):
+        raise inconsistent(f"blobs of {where} ({op.name})", f"{expected} of {len(arrays)}", blobs)
+    return Step(
+        op=op,
+        inputs=tuple(inputs[:count]),
+        output=int(record["output"]),
+        activation=_member(Activation, record["activation"], f"activation of {where}"),
+        blobs=dict(zip(names, arrays[used:], strict=False)),
+    )

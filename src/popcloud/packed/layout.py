@@ -1,0 +1,90 @@
+"""Where everything lies in a model file: the records of docs/format.md, and its sections.
+
+The dtypes below are the C structs of the engine's reader: the same fields at the same offsets.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+MAGIC = b"POPCLOUD"
+VERSION = 1
+ALIGN = 64
+
+HEADER: np.dtype[Any] = np.dtype(
+    [
+        ("magic", "S8"),
+        ("version", "<u4"),
+        ("checksum", "<u4"),
+        ("file_bytes", "<u8"),
+        ("points", "<u4"),
+        ("normalize", "<u4"),
+        ("value_count", "<u4"),
+        ("step_count", "<u4"),
+        ("blob_count", "<u4"),
+        ("class_count", "<u4"),
+        ("meta_count", "<u4"),
+        ("reserved_a", "<u4"),
+        ("values_offset", "<u8"),
+        ("steps_offset", "<u8"),
+        ("blobs_offset", "<u8"),
+        ("names_offset", "<u8"),
+        ("names_bytes", "<u8"),
+        ("meta_offset", "<u8"),
+        ("meta_bytes", "<u8"),
+        ("data_offset", "<u8"),
+        ("reserved_b", "<u8"),
+        ("plan_name", "S16"),
+        ("plan_integers", "<i4", 8),
+        ("plan_floats", "<f4", 8),
+        ("reserved_c", "u1", 48),
+    ]
+)
+VALUE: np.dtype[Any] = np.dtype([("kind", "<u4"), ("rows", "<u4"), ("channels", "<u4"), ("reserved", "<u4")])
+STEP: np.dtype[Any] = np.dtype(
+    [
+        ("op", "<u4"),
+        ("inputs", "<i4", 4),
+        ("output", "<i4"),
+        ("activation", "<u4"),
+        ("blobs", "<i4", 6),
+        ("reserved", "<u4", 3),
+    ]
+)
+BLOB: np.dtype[Any] = np.dtype(
+    [("offset", "<u8"), ("bytes", "<u8"), ("dtype", "<u4"), ("ndim", "<u4"), ("shape", "<u4", 4)]
+)
+DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<i4"), 3: np.dtype("<u8")}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def up(size: int) -> int:
+    """Return `size` rounded up to a multiple of 64."""
+    return -(-size // ALIGN) * ALIGN
+
+
+def sections(values: int, blobs: int, names_bytes: int, meta_bytes: int) -> dict[str, int]:
+    """Return where each section of a file starts, from what they hold; "data" is the first blob's place."""
+    starts, at = {}, HEADER.itemsize
+    sizes = {
+        "values": values * VALUE.itemsize,
+        "steps": (values - 1) * STEP.itemsize,
+        "blobs": blobs * BLOB.itemsize,
+        "names": names_bytes,
+        "meta": meta_bytes,
+    }
+    for name, size in sizes.items():
+        starts[name] = at
+        at = up(at + size)
+    return starts | {"data": at}
+
+
+def checksum(raw: Bytes) -> int:
+    """Return the CRC-32 of a file's bytes, with the four bytes of the checksum itself taken as zero."""
+    return zlib.crc32(raw[16:].data, zlib.crc32(bytes(4), zlib.crc32(raw[:12].data)))

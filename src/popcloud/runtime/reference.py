@@ -1,0 +1,229 @@
+"""What each Op means: one plain numpy function per Op.
+
+This is the slow reading of a program, the one the others are held to: the engine gives the same bits, floats
+included. Speed is not its business, order is: every sum runs in the order that `packed/program.py` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popcloud.cloud import prepare
+from popcloud.errors import CloudError
+from popcloud.packed.bits import mismatches, pack, pack_minus, words
+from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Value
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A step as its function sees it: constants by name, activation, channels of the first input (signs, not words)."""
+
+    blobs: dict[str, Array]
+    activation: Activation
+    channels: int
+
+
+def run(program: Program, cloud: ArrayLike) -> Floats:
+    """Return the answer (classes,) to one cloud (n, 3), which is resampled and normalised as the program says.
+
+    Raises CloudError if the cloud is empty, not finite or of another width.
+    """
+    answer: Floats = values(program, cloud)[program.steps[-1].output][0]
+    return answer
+
+
+def values(program: Program, cloud: ArrayLike) -> list[Array]:
+    """Return all values of a run in the order of Program.values; the first is the cloud as the network sees it.
+
+    FLOAT values are float32 (rows, channels), BITS values uint64 (rows, words). Raises CloudError as `run`.
+    """
+    found: dict[int, Array] = {0: prepare(cloud, program.points, program.normalize)}
+    for index, each in enumerate(program.steps):
+        found[each.output] = step(program, index, [found[i] for i in each.inputs], len(found[0]))
+    return [found[i] for i in range(len(program.values))]
+
+
+def step(program: Program, index: int, inputs: list[Array], rows: int) -> Array:
+    """Return the output of step `index` alone, from its inputs and the number of points.
+
+    Raises CloudError if an input is not as Program.values says.
+    """
+    this = program.steps[index]
+    for at, x in zip(this.inputs, inputs, strict=True):
+        _check(program.values[at], x, rows)
+    with np.errstate(all="ignore"):  # infinities and NaN go their way in silence, as in the engine
+        return OPS[this.op](Layer(this.blobs, this.activation, program.values[this.inputs[0]].channels), *inputs)
+
+
+def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> Floats:
+    """Return a * b + c in float32 with one rounding, as std::fma: for float32 arrays that broadcast.
+
+    A product of float32 is exact in float64. The sum may not be, and rounding it twice (to float64, then to float32)
+    can miss by one unit; so it is rounded to odd first, which keeps the second rounding right
+    (Boldo and Melquiond 2008, Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd).
+    """
+    product = np.multiply(a, b, dtype=np.float64)
+    added = np.asarray(c, dtype=np.float64)
+    total = product + added
+    part = total - product
+    lost = (product - (total - part)) + (added - part)  # total + lost is the sum exactly (Knuth's two-sum)
+    inexact = (lost < 0) | (lost > 0)  # NaN beside infinities counts as exact
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.where(inexact & even, np.nextafter(total, np.copysign(np.inf, lost)), total)
+    return odd.astype(np.float32)
+
+
+def activate(x: Floats, how: Activation) -> Floats:
+    """Return act(x); NaN stays NaN."""
+    if how is Activation.RELU:
+        return np.where(x < 0, np.float32(0), x)
+    if how is Activation.HARDTANH:
+        return np.where(x < -1, np.float32(-1), np.where(x > 1, np.float32(1), x))
+    return x
+
+
+def linear(this: Layer, x: Floats) -> Floats:
+    """LINEAR: a float matrix product, one input channel after the other."""
+    weight, bias = this.blobs["weight"], this.blobs["bias"]
+    total: Floats = np.repeat(bias[None], len(x), axis=0)
+    return activate(_accumulate(x, weight, total), this.activation)
+
+
+def binarize(this: Layer, x: Floats) -> Words:
+    """BINARIZE: signs against a threshold per channel."""
+    return pack(x, this.blobs["threshold"])
+
+
+def affine(this: Layer, x: Floats) -> Floats:
+    """AFFINE: scale and bias per channel, or one for all."""
+    return scaled(this, x)
+
+
+def rprelu(this: Layer, x: Floats) -> Floats:
+    """RPRELU: shift, a slope for what is below, offset (ReActNet, Liu et al. 2020, eq. 6). Each operation rounds."""
+    shifted = x - this.blobs["shift"]
+    bent: Floats = np.where(x > this.blobs["shift"], shifted, this.blobs["slope"] * shifted)
+    return bent + this.blobs["offset"]
+
+
+def transform(this: Layer, x: Floats, m: Floats) -> Floats:
+    """TRANSFORM: every row times (m + identity), a matrix that the network made of the whole cloud."""
+    size = x.shape[1]
+    matrix = m.reshape(size, size) + np.eye(size, dtype=np.float32)
+    return _accumulate(x, matrix, np.zeros_like(x))
+
+
+def pool_max(this: Layer, x: Floats) -> Floats:
+    """POOL_MAX: the largest of each channel."""
+    largest: Floats = x.max(axis=0, keepdims=True)
+    return largest
+
+
+def pool_mean(this: Layer, x: Floats) -> Floats:
+    """POOL_MEAN: the mean of each channel, summed in row order in float64."""
+    mean: Floats = (_total(x, axis=0) / len(x)).astype(np.float32)
+    return mean[None]
+
+
+def row_mean_abs(this: Layer, x: Floats) -> Floats:
+    """ROW_MEAN_ABS: the mean magnitude of each row, summed in channel order in float64 (XNOR-Net, sec. 3.2)."""
+    mean: Floats = (_total(np.abs(x), axis=1) / x.shape[1]).astype(np.float32)
+    return mean[:, None]
+
+
+def binary_linear(this: Layer, x: Words, row: Floats | None = None) -> Floats:
+    """BINARY_LINEAR: the products of signs, per row times `row` (R, 1) if there is one, then scale and bias."""
+    d = dots(this, x).astype(np.float32)
+    return scaled(this, d if row is None else d * row)
+
+
+def binary_linear_bits(this: Layer, x: Words) -> Words:
+    """BINARY_LINEAR_BITS: signs of the products, against a limit of mismatches."""
+    return pack_minus(mismatches(x, this.blobs["weight"]) > this.blobs["limit"])
+
+
+def binary_max(this: Layer, x: Words) -> Floats:
+    """BINARY_MAX: the largest product over the rows."""
+    return scaled(this, dots(this, x).max(axis=0, keepdims=True).astype(np.float32))
+
+
+def binary_max_bits(this: Layer, x: Words) -> Words:
+    """BINARY_MAX_BITS: the sign of the largest product over the rows, which has the fewest mismatches."""
+    least = mismatches(x, this.blobs["weight"]).min(axis=0, keepdims=True)
+    return pack_minus(least > this.blobs["limit"])
+
+
+def binary_mean(this: Layer, x: Words) -> Floats:
+    """BINARY_MEAN: the mean product over the rows."""
+    return scaled(this, mean_dot(this, x))
+
+
+def binary_mean_bits(this: Layer, x: Words) -> Words:
+    """BINARY_MEAN_BITS: the sign of the mean product over the rows."""
+    return pack(mean_dot(this, x), this.blobs["threshold"])
+
+
+def dots(this: Layer, x: Words) -> Integers:
+    """Return the exact products of signs (R, C)."""
+    return this.channels - 2 * mismatches(x, this.blobs["weight"])
+
+
+def mean_dot(this: Layer, x: Words) -> Floats:
+    """Return the products' mean over the rows (1, C): an exact sum, rounded, divided in float32."""
+    total = dots(this, x).sum(axis=0, keepdims=True)  # of integers: no order to keep
+    mean: Floats = total.astype(np.float32) / np.float32(len(x))
+    return mean
+
+
+def scaled(this: Layer, d: Floats) -> Floats:
+    """Return act(scale * d + bias)."""
+    return activate(fma(this.blobs["scale"], d, this.blobs["bias"]), this.activation)
+
+
+OPS: dict[Op, Callable[..., Array]] = {
+    Op.LINEAR: linear,
+    Op.BINARIZE: binarize,
+    Op.AFFINE: affine,
+    Op.RPRELU: rprelu,
+    Op.TRANSFORM: transform,
+    Op.POOL_MAX: pool_max,
+    Op.POOL_MEAN: pool_mean,
+    Op.ROW_MEAN_ABS: row_mean_abs,
+    Op.BINARY_LINEAR: binary_linear,
+    Op.BINARY_LINEAR_BITS: binary_linear_bits,
+    Op.BINARY_MAX: binary_max,
+    Op.BINARY_MAX_BITS: binary_max_bits,
+    Op.BINARY_MEAN: binary_mean,
+    Op.BINARY_MEAN_BITS: binary_mean_bits,
+}
+
+
+def _check(value: Value, x: Array, points: int) -> None:
+    """Raise CloudError if `x` is not what the value says."""
+    packed = value.kind is Kind.BITS
+    rows = points if value.rows is Rows.POINT else 1
+    shape = (rows, words(value.channels) if packed else value.channels)
+    dtype = np.dtype(np.uint64 if packed else np.float32)
+    if x.shape != shape or x.dtype != dtype:
+        raise CloudError(f"value {value.name!r}: expected {dtype} {shape}, found {x.dtype} {x.shape}")
+
+
+def _accumulate(x: Floats, weight: Floats, total: Floats) -> Floats:
+    """Return total + x @ weight, one fma per input channel, in order."""
+    for k in range(len(weight)):
+        total = fma(x[:, k, None], weight[k], total)
+    return total
+
+
+def _total(x: Floats, axis: int) -> NDArray[np.float64]:
+    """Return the sum along an axis, in order: np.sum may take another one."""
+    total: NDArray[np.float64] = np.add.accumulate(x, axis=axis, dtype=np.float64).take(-1, axis=axis)
+    return total
