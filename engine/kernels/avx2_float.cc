@@ -1,0 +1,121 @@
+// Floats on AVX2 and FMA, in the order of operations that kernels.h prescribes: lanes are output channels, so each
+// number keeps its own chain of fused multiply-adds whatever the tile.
+#include "kernels/avx2_float.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/target.h"
+
+POPCLOUD_TARGET_BEGIN("avx2,fma")
+
+namespace popcloud::avx2 {
+namespace {
+
+constexpr size_t kLanes = 8;
+
+// The first `live` of 8 lanes.
+inline __m256i first_lanes(size_t live) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(live)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+// `max` and `min` give their second operand for NaN and for two zeros: as in the contract, both pass through.
+inline __m256 activate(__m256 x, Activation act) {
+  if (act == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);
+  if (act == Activation::kHardtanh)
+    return _mm256_min_ps(_mm256_set1_ps(1), _mm256_max_ps(_mm256_set1_ps(-1), x));
+  return x;
+}
+
+struct Linear {
+  const float *x, *w, *bias;
+  size_t inputs, channels;
+  Activation act;
+  float* out;
+};
+
+// kRows rows from r on, kVectors vectors of 8 channels from c on. With kTail the last vector has `live` lanes only.
+template <int kRows, int kVectors, bool kTail>
+inline void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
+  const __m256i mask = first_lanes(live);
+  __m256 sum[kRows][kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    const float* bias = p.bias + c + size_t(v) * kLanes;
+    const bool tail = kTail && v == kVectors - 1;
+    const __m256 start = !p.bias ? _mm256_setzero_ps() : tail ? _mm256_maskload_ps(bias, mask) : _mm256_loadu_ps(bias);
+    for (int i = 0; i < kRows; ++i) sum[i][v] = start;
+  }
+  for (size_t k = 0; k < p.inputs; ++k) {
+    const float* w = p.w + k * p.channels + c;
+    __m256 weight[kVectors];
+    for (int v = 0; v < kVectors; ++v)
+      weight[v] = kTail && v == kVectors - 1 ? _mm256_maskload_ps(w + v * 8, mask) : _mm256_loadu_ps(w + v * 8);
+    for (int i = 0; i < kRows; ++i) {
+      const __m256 x = _mm256_broadcast_ss(p.x + (r + size_t(i)) * p.inputs + k);
+      for (int v = 0; v < kVectors; ++v) sum[i][v] = _mm256_fmadd_ps(x, weight[v], sum[i][v]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i)
+    for (int v = 0; v < kVectors; ++v) {
+      float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
+      const __m256 y = activate(sum[i][v], p.act);
+      if (kTail && v == kVectors - 1) _mm256_maskstore_ps(out, mask, y);
+      else _mm256_storeu_ps(out, y);
+    }
+}
+
+// All channels for kRows rows. Two vectors keep 12 sums in registers at 6 rows; at one row 8 hide the latency.
+template <int kRows>
+inline void linear_rows(const Linear& p, size_t r) {
+  size_t c = 0;
+  if (kRows == 1)
+    for (; c + 64 <= p.channels; c += 64) linear_tile<1, 8, false>(p, r, c, 0);
+  for (; c + 16 <= p.channels; c += 16) linear_tile<kRows, 2, false>(p, r, c, 0);
+  const size_t left = p.channels - c;
+  if (left > 8) linear_tile<kRows, 2, true>(p, r, c, left - 8);
+  else if (left == 8) linear_tile<kRows, 1, false>(p, r, c, 0);
+  else if (left) linear_tile<kRows, 1, true>(p, r, c, left);
+}
+
+}  // namespace
+
+void linear(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
+            Activation act, float* out) {
+  const Linear p{x, w, bias, inputs, channels, act, out};
+  size_t r = 0;
+  for (; r + 6 <= rows; r += 6) linear_rows<6>(p, r);
+  for (; r + 2 <= rows; r += 2) linear_rows<2>(p, r);
+  if (r < rows) linear_rows<1>(p, r);
+}
+
+void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t word = 0; word * 64 < channels; ++word) {
+      uint64_t bits = 0;
+      for (size_t c = word * 64; c < channels && c < word * 64 + 64; c += kLanes) {
+        const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
+        const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
+        const __m256 limit = _mm256_maskload_ps(threshold + c, mask);  // outside the mask 0 < 0: tail bits are 0
+        bits |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_LT_OQ))) << (c % 64);
+      }
+      *out++ = bits;
+    }
+}
+
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
+            float* out) {
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t c = 0; c < channels; c += kLanes) {
+      const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
+      const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
+      const __m256 y = _mm256_fmadd_ps(_mm256_maskload_ps(scale + c, mask), value, _mm256_maskload_ps(bias + c, mask));
+      if (channels - c >= kLanes) _mm256_storeu_ps(out + r * channels + c, activate(y, act));
+      else _mm256_maskstore_ps(out + r * channels + c, mask, activate(y, act));
+    }
+}
+
+}  // namespace popcloud::avx2
+
+POPCLOUD_TARGET_END
+
+#endif

@@ -1,0 +1,214 @@
+// Every table that this CPU supports gives what the portable one gives, bit for bit, on edge shapes.
+//
+// Run without arguments for all supported tables, or with names: then each must be supported, and only they are
+// tested. Exit code 1 on a difference, 2 if a named table can't run here.
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+using namespace popcloud;
+
+namespace {
+
+constexpr size_t kSizes[] = {1, 63, 64, 65, 127, 128, 129, 256, 1000};
+constexpr size_t kRows[] = {0, 1, 2, 3, 17, 100};
+constexpr size_t kLongInputs[] = {1024, 64 * 511, 64 * 512};  // around the widths of the tables' counters
+constexpr uint64_t kCanary = 0x5a5a5a5a5a5a5a5a;
+
+int comparisons = 0, differences = 0;
+
+size_t words_of(size_t channels) { return (channels + 63) / 64; }
+
+template <class T>
+void compare(const char* table, const char* kernel, const std::string& shape, const std::vector<T>& got,
+             const std::vector<T>& want) {
+  ++comparisons;
+  if (got.empty() || std::memcmp(got.data(), want.data(), got.size() * sizeof(T)) == 0) return;
+  size_t i = 0;
+  while (std::memcmp(&got[i], &want[i], sizeof(T)) == 0) ++i;
+  ++differences;
+  std::printf("DIFFERENT %s %s %s: element %zu of %zu is %.9g, portable says %.9g\n", table, kernel, shape.c_str(), i,
+              got.size(), double(got[i]), double(want[i]));
+}
+
+// Signs with zero tail bits. `bias` of 8: how many of 8 are -1; 0 and 8 reach the smallest and the largest count.
+std::vector<uint64_t> signs(std::mt19937_64& rng, size_t rows, size_t inputs, unsigned bias) {
+  std::vector<uint64_t> bits(rows * words_of(inputs));
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t k = 0; k < inputs; ++k)
+      bits[r * words_of(inputs) + k / 64] |= uint64_t{rng() % 8 < bias} << (k % 64);
+  return bits;
+}
+
+std::vector<uint64_t> transpose(const std::vector<uint64_t>& rows, size_t channels, size_t words) {
+  std::vector<uint64_t> bits(rows.size());
+  for (size_t c = 0; c < channels; ++c)
+    for (size_t k = 0; k < words; ++k) bits[k * channels + c] = rows[c * words + k];
+  return bits;
+}
+
+// 64-byte aligned memory of the size a table asks for.
+struct Prepared {
+  std::vector<uint8_t> memory;
+  void* data = nullptr;
+  Prepared(const KernelTable& table, const std::vector<uint64_t>& bits, size_t words, size_t channels) {
+    const size_t bytes = table.prepared_bytes(words, channels);
+    if (bytes == 0) return;
+    memory.resize(bytes + 64);
+    data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    table.prepare(bits.data(), words, channels, data);
+  }
+};
+
+struct Case {
+  std::vector<uint64_t> x, bits;
+  std::vector<int32_t> limit;
+  size_t rows, words, channels;
+};
+
+Case make_case(std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels, unsigned bias) {
+  Case c{signs(rng, rows, inputs, bias), {}, {}, rows, words_of(inputs), channels};
+  const unsigned other = bias == 4 || rng() % 2 ? bias : 8 - bias;  // nearly all equal, or nearly all different
+  c.bits = transpose(signs(rng, channels, inputs, other), channels, c.words);
+  for (size_t i = 0; i < channels; ++i) {
+    const int64_t most = int64_t(64 * c.words), usual = int64_t(inputs) / 2 + int64_t(rng() % 17) - 8;
+    const int64_t edges[] = {-1, 0, most, most - 1, int64_t(inputs) - 1, usual};
+    const int64_t choice = rng() % 2 ? usual : edges[rng() % 6];
+    c.limit.push_back(int32_t(choice < -1 ? -1 : choice > most ? most : choice));
+  }
+  return c;
+}
+
+struct Answers {
+  std::vector<int32_t> mismatches, least, where, least_alone;
+  std::vector<uint64_t> threshold;
+  std::vector<int64_t> sum;
+};
+
+// Everything outside `at` keeps the canary, so a kernel that writes too much differs.
+Answers answer(const KernelTable& table, const Case& c, const PackedMatrix& w, Channels at) {
+  const int32_t canary = int32_t(0x5a5a5a5a);
+  Answers a{std::vector<int32_t>(c.rows * c.channels, canary), std::vector<int32_t>(c.channels, canary),
+            std::vector<int32_t>(c.channels, canary),          std::vector<int32_t>(c.channels, canary),
+            std::vector<uint64_t>(c.rows * words_of(c.channels), kCanary), std::vector<int64_t>(c.channels, canary)};
+  table.mismatches(c.x.data(), c.rows, w, at, a.mismatches.data());
+  table.threshold(c.x.data(), c.rows, w, at, c.limit.data(), a.threshold.data());
+  table.sum(c.x.data(), c.rows, w, at, a.sum.data());
+  if (c.rows == 0) return a;
+  table.minimum(c.x.data(), c.rows, w, at, a.least.data(), a.where.data());
+  table.minimum(c.x.data(), c.rows, w, at, a.least_alone.data(), nullptr);
+  return a;
+}
+
+void test_signs(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels,
+                unsigned bias) {
+  const Case c = make_case(rng, rows, inputs, channels, bias);
+  const Prepared prepared(table, c.bits, c.words, channels);
+  const PackedMatrix w{c.bits.data(), c.words, channels, prepared.data};
+  const size_t middle = channels / 2 / 64 * 64;
+  for (const Channels at : {Channels{0, channels}, Channels{0, middle}, Channels{middle, channels}}) {
+    const std::string shape = std::to_string(rows) + " x " + std::to_string(inputs) + ", channels " +
+                              std::to_string(at.first) + " to " + std::to_string(at.last) + " of " +
+                              std::to_string(channels) + ", signs " + std::to_string(bias);
+    const Answers got = answer(table, c, w, at), want = answer(kPortable, c, w, at);
+    compare(table.name, "mismatches", shape, got.mismatches, want.mismatches);
+    compare(table.name, "threshold", shape, got.threshold, want.threshold);
+    compare(table.name, "minimum", shape, got.least, want.least);
+    compare(table.name, "minimum's where", shape, got.where, want.where);
+    compare(table.name, "minimum alone", shape, got.least_alone, want.least_alone);
+    compare(table.name, "sum", shape, got.sum, want.sum);
+  }
+}
+
+// Mostly ordinary numbers, some that are special: zeros of both signs, infinities, the smallest, the largest.
+std::vector<float> floats(std::mt19937_64& rng, size_t count, bool with_nan) {
+  using Limits = std::numeric_limits<float>;
+  const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, Limits::denorm_min(), Limits::max(), Limits::infinity(),
+                           -Limits::infinity(), Limits::quiet_NaN()};
+  std::vector<float> x(count);
+  for (float& v : x)
+    v = rng() % 4 ? float(int32_t(rng())) / float(1 << 30) : special[rng() % (with_nan ? 9 : 6)];
+  return x;
+}
+
+void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels) {
+  const std::vector<float> x = floats(rng, rows * inputs, false), w = floats(rng, inputs * channels, false),
+                           bias = floats(rng, channels, false);
+  for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kHardtanh})
+    for (const float* b : {bias.data(), static_cast<const float*>(nullptr)}) {
+      std::vector<float> got(rows * channels, 7), want(rows * channels, 8);
+      table.linear(x.data(), rows, inputs, w.data(), b, channels, act, got.data());
+      kPortable.linear(x.data(), rows, inputs, w.data(), b, channels, act, want.data());
+      for (size_t i = 0; i < got.size(); ++i)  // which bits a NaN has is nobody's promise
+        if (got[i] != got[i] && want[i] != want[i]) got[i] = want[i];
+      compare(table.name, "linear", std::to_string(rows) + " x " + std::to_string(inputs) + " x " +
+              std::to_string(channels) + ", activation " + std::to_string(int(act)), got, want);
+    }
+}
+
+void test_rows_of_floats(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t channels) {
+  const std::string shape = std::to_string(rows) + " x " + std::to_string(channels);
+  std::vector<float> x = floats(rng, rows * channels, true), limit = floats(rng, channels, true);
+  for (size_t i = 0; i < rows * channels; i += 3) x[i] = limit[i % channels];  // equal is not below
+  std::vector<uint64_t> got_bits(rows * words_of(channels), kCanary), want_bits = got_bits;
+  table.binarize(x.data(), rows, channels, limit.data(), got_bits.data());
+  kPortable.binarize(x.data(), rows, channels, limit.data(), want_bits.data());
+  compare(table.name, "binarize", shape, got_bits, want_bits);
+
+  const std::vector<float> plain = floats(rng, rows * channels, false), scale = floats(rng, channels, false),
+                           bias = floats(rng, channels, false);
+  for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kHardtanh}) {
+    std::vector<float> got(rows * channels, 7), want(rows * channels, 8), in_place = plain;
+    table.affine(plain.data(), rows, channels, scale.data(), bias.data(), act, got.data());
+    table.affine(in_place.data(), rows, channels, scale.data(), bias.data(), act, in_place.data());
+    kPortable.affine(plain.data(), rows, channels, scale.data(), bias.data(), act, want.data());
+    compare(table.name, "affine", shape, got, want);
+    compare(table.name, "affine in place", shape, in_place, want);
+  }
+}
+
+void test_table(const KernelTable& table) {
+  std::mt19937_64 rng(1);
+  for (const size_t rows : kRows)
+    for (const size_t channels : kSizes) {
+      for (const size_t inputs : kSizes) {
+        test_signs(table, rng, rows, inputs, channels, 4);
+        if (rows * inputs * channels <= 17 * 256 * 256) test_linear(table, rng, rows, inputs, channels);
+      }
+      test_rows_of_floats(table, rng, rows, channels);
+    }
+  for (const size_t inputs : {size_t{192}, size_t{193}, size_t{256}, size_t{1024}})
+    for (const unsigned bias : {0u, 1u, 8u}) test_signs(table, rng, 3, inputs, 130, bias);
+  for (const size_t inputs : kLongInputs)
+    for (const unsigned bias : {4u, 8u}) test_signs(table, rng, 3, inputs, 65, bias);
+  test_signs(table, rng, 3, 65, 2200, 4);    // more channels than any stack buffer holds
+  test_signs(table, rng, 1000, 64, 65, 4);   // more rows than a byte counts
+  test_linear(table, rng, 33, 3, 64);        // the first layer
+  test_linear(table, rng, 50, 700, 300);     // more than a cache of weights
+}
+
+}  // namespace
+
+int main(int count, char** names) {
+  for (int i = 1; i < count; ++i)
+    if (!find_kernels(names[i])) return std::printf("%s: not supported here\n", names[i]), 2;
+  for (auto table = all_kernels(); *table; ++table) {
+    bool wanted = count == 1;
+    for (int i = 1; i < count; ++i) wanted = wanted || std::strcmp(names[i], (*table)->name) == 0;
+    if (!wanted) continue;
+    if (!(*table)->supported()) {
+      std::printf("%s: not supported here, skipped\n", (*table)->name);
+      continue;
+    }
+    const int before = comparisons;
+    test_table(**table);
+    std::printf("%s: %d comparisons\n", (*table)->name, comparisons - before);
+  }
+  std::printf("%d differences\n", differences);
+  return differences != 0;
+}
