@@ -56,7 +56,7 @@ def keep_clouds(data: CloudSet, clouds: int | None, seed: int) -> CloudSet:
 
 
 def normalize_all(xyz: Floats) -> Floats:
-    """Return clouds (B, N, 3) in the unit sphere: bit for bit popcloud.cloud.normalize(cloud, "unit_sphere") of each."""
+    """Return clouds (B, N, 3) in the unit sphere: popcloud.cloud.normalize of each, bit for bit."""
     answer = np.empty(xyz.shape, dtype=np.float32)
     for start in range(0, len(xyz), 256):  # in slices: float64 copies of a whole set would double its memory
         wide = xyz[start : start + 256].astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,5 +75,5 @@ def _triangles(lines: _Lines, count: int, vertex_count: int) -> NDArray[np.int64
             raise CloudError(
                 f"{lines.path}, line {number}: expected a count and as many of {vertex_count} vertices, found {found!r}"
             ) from error
-        triangles += [(corners[0], b, c) for b, c in zip(corners[1:], corners[2:], strict=False)]
+        triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
     return np.array(triangles, dtype=np.int64).reshape(-1, 3)

@@ -40,7 +40,7 @@ def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Fl
     bodies = np.arange(len(vectors))[:, None]
     a, b, c = (mesh.vertices[bodies, mesh.faces[faces, corner]] for corner in range(3))
     s, t = rng.random((2, *faces.shape, 1), dtype=np.float32)
-    # Folding the unit square along its diagonal keeps the density even (Turk 1990, "Generating random points in triangles").
+    # Folding the unit square along its diagonal keeps the density even (Turk, Graphics Gems, 1990).
     fold = s + t > 1
     s, t = np.where(fold, 1 - s, s), np.where(fold, 1 - t, t)
     xyz = a + s * (b - a) + t * (c - a)
@@ -56,7 +56,7 @@ def _choose(weights: NDArray[np.floating], u: NDArray[np.floating]) -> Indices:
     # One search for all rows: row r's edges lie in [r, r + 1]. A face of weight 0 has no room between its edges.
     flat = (edges / np.where(total > 0, total, 1) + rows).ravel()
     found = np.searchsorted(flat, (u + rows).ravel(), side="right").reshape(u.shape)
-    return np.minimum(found - rows * edges.shape[1], edges.shape[1] - 1)
+    return np.asarray(np.minimum(found - rows * edges.shape[1], edges.shape[1] - 1), dtype=np.int64)
 
 
 def _grid_faces(rows: int, columns: int) -> Indices:

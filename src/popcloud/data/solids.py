@@ -1,7 +1,7 @@
 """The made-up solids: for each class, a way to draw bodies of random proportions.
 
 Each maker takes a generator and a count B and gives a Mesh of B bodies, of about unit size, upright along z. The ranges
-of the proportions are such that no two classes meet: a plate is never as thick as a cube, a capsule has a straight part.
+of the proportions are such that no two classes meet: a capsule always has a long straight part, a tube a wide hole.
 """
 
 from __future__ import annotations
