@@ -71,7 +71,7 @@ def revolve(profile: NDArray[np.floating], segments: int = 24) -> Mesh:
     """Turn profiles (B, P, 2), rows of (radius, height), about the z axis.
 
     Profiles run upwards on the outside: from a pole to a pole, or in a closed loop (last row = first row).
-    Few `segments` give a pyramid or a prism in place of a cone or a cylinder.
+    Few `segments` give a prism in place of a cylinder.
     """
     angle = np.arange(segments) * (2 * np.pi / segments)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)

@@ -81,10 +81,10 @@ def cone(rng: np.random.Generator, count: int) -> Mesh:
     return revolve(_profile((0, -0.7), (radius, -0.7), (0, 0.8), count=count))
 
 
-def pyramid(rng: np.random.Generator, count: int) -> Mesh:
-    """A square base and a tip."""
-    radius = _uniform(rng, 0.75, 1.0, count)
-    return revolve(_profile((0, -0.6), (radius, -0.6), (0, 0.7), count=count), segments=4)
+def prism(rng: np.random.Generator, count: int) -> Mesh:
+    """A column with three sides."""
+    radius = _uniform(rng, 0.6, 0.75, count)
+    return revolve(_profile((0, -0.8), (radius, -0.8), (radius, 0.8), (0, 0.8), count=count), segments=3)
 
 
 def torus(rng: np.random.Generator, count: int) -> Mesh:
@@ -156,7 +156,7 @@ SOLIDS: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
     "cylinder": cylinder,
     "tube": tube,
     "cone": cone,
-    "pyramid": pyramid,
+    "prism": prism,
     "torus": torus,
     "bowl": bowl,
     "helix": helix,
