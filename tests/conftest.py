@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 SEED = 20231
+
+settings.register_profile("popcloud", deadline=None)  # a busy machine is no failure
+settings.load_profile("popcloud")
 
 
 @pytest.fixture
