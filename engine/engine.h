@@ -1,0 +1,115 @@
+// popcloud's engine: runs a packed model file, needs nothing but the C++17 standard library.
+//
+//   popcloud::Engine engine("model.popc");
+//   std::vector<float> cloud = popcloud::prepare(xyz, points, engine.points(), engine.normalize());
+//   popcloud::Cloud one{cloud.data(), cloud.size() / 3};
+//   std::vector<float> answer(engine.classes().size());
+//   engine.run(&one, 1, answer.data());
+//
+// Answers are the same, bit for bit, for every instruction set and any number of threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace popcloud {
+
+// Whose fault it was.
+enum class Fault { kFile, kCloud, kEngine };
+
+// Every error this library reports, but for std::bad_alloc. what() is one line: what is wrong, what was
+// expected, what was found, and the way out.
+class Error : public std::runtime_error {
+ public:
+  Error(Fault fault, const std::string& what) : std::runtime_error(what), fault_(fault) {}
+  Fault fault() const { return fault_; }
+
+ private:
+  Fault fault_;
+};
+
+enum class Kind : int32_t { kFloat = 0, kBits = 1 };   // what the elements of a value are
+enum class Rows : int32_t { kPoint = 0, kCloud = 1 };  // one row per point of the cloud, or one row
+
+// What flows between steps.
+struct Value {
+  std::string name;
+  Kind kind;
+  Rows rows;
+  size_t channels;  // of bits: signs, not words
+
+  // Bytes of one row: float32 per channel, or whole 64-bit words.
+  size_t row_bytes() const { return kind == Kind::kFloat ? 4 * channels : 8 * ((channels + 63) / 64); }
+};
+
+// How a step is wired; indices are into Engine::values().
+struct Wiring {
+  std::vector<size_t> inputs;
+  size_t output;
+};
+
+struct Options {
+  std::string kernels;  // a name of available_kernels(); empty: the fastest
+  int threads = 0;      // 0: physical_cores()
+  // Three ways to do less work for the same bits; off only to compare.
+  bool fuse = true;         // walk float values in blocks of rows that stay in the cache
+  bool unique_rows = true;  // run equal sign rows once where multiplicity does not matter
+  bool early_exit = true;   // in max pooling, drop channels whose sign is already known
+};
+
+// One cloud, ready for the network (see prepare): xyz is (points, 3), row after row.
+struct Cloud {
+  const float* xyz;
+  size_t points;
+};
+
+// A loaded model. The file stays mapped and is read in place; one engine may be used from several threads,
+// which then take turns.
+class Engine {
+ public:
+  // Maps `path` and checks all of it: whatever its bytes are, it loads or throws Error.
+  explicit Engine(const std::string& path, const Options& options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  size_t points() const;                 // clouds are resampled to this many points; 0: as they are
+  const std::string& normalize() const;  // "none" or "unit_sphere"
+  const std::vector<std::string>& classes() const;
+  const std::vector<Value>& values() const;  // value 0 is the cloud, the last step's output the answer
+  const std::vector<Wiring>& steps() const;
+  const std::string& kernels() const;  // the table in use
+  int threads() const;
+
+  // answers is (count, classes): row i belongs to clouds[i]. Several clouds are spread over the threads, one
+  // cloud is cut by rows or channels. Throws Error if a cloud has no points or more than 2^24.
+  void run(const Cloud* clouds, size_t count, float* answers);
+
+  // Runs step `index` alone on one thread. inputs[i] and output have the shapes that values() tells; `rows`
+  // is the number of points.
+  void step(size_t index, const void* const* inputs, size_t rows, void* output);
+
+  // Seconds per step on one thread, the median of `repeats` runs. Fused steps are timed apart, block by
+  // block; the search for equal rows belongs to the step that made them.
+  std::vector<double> profile(const Cloud& cloud, int repeats);
+
+  // Bytes held for values and scratch by now; they grow with the largest cloud and are kept.
+  size_t memory();
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+// Resamples to `count` points (0: keeps all) and normalises, as popcloud/cloud.py does. xyz is (points, 3).
+// Throws Error if there is no point, one is not finite, or `how` is unknown.
+std::vector<float> prepare(const float* xyz, size_t points, size_t count, const std::string& how);
+
+std::vector<std::string> compiled_kernels();   // every table in this build, fastest first
+std::vector<std::string> available_kernels();  // those this CPU can run
+int physical_cores();                          // within this process's affinity
+
+}  // namespace popcloud

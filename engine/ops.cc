@@ -1,0 +1,228 @@
+#include "ops.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "shortcuts.h"
+
+namespace popcloud {
+namespace {
+
+// values[i] holds an int32 count of mismatches and becomes the float dot product.
+void mismatches_to_dots(float* values, size_t count, size_t inputs) {
+  auto k = static_cast<int32_t>(inputs);
+  for (size_t i = 0; i < count; ++i) {
+    int32_t mismatches;
+    std::memcpy(&mismatches, values + i, sizeof mismatches);
+    values[i] = static_cast<float>(k - 2 * mismatches);
+  }
+}
+
+void rprelu(const Layer& layer, const float* x, size_t rows, float* out) {
+  for (size_t r = 0; r < rows; ++r, x += layer.channels, out += layer.channels)
+    for (size_t c = 0; c < layer.channels; ++c) {
+      float moved = x[c] - layer.shift[c];
+      out[c] = (x[c] > layer.shift[c] ? moved : layer.slope[c] * moved) + layer.offset[c];
+    }
+}
+
+void row_mean_abs(const float* x, size_t rows, size_t channels, float* out) {
+  for (size_t r = 0; r < rows; ++r, x += channels) {
+    double sum = 0;
+    for (size_t c = 0; c < channels; ++c) sum += std::fabs(static_cast<double>(x[c]));
+    out[r] = static_cast<float>(sum / static_cast<double>(channels));
+  }
+}
+
+void binary_linear(const Layer& layer, const KernelTable& table, const uint64_t* x, const float* row_scale,
+                   size_t rows, Channels at, float* out) {
+  table.mismatches(x, rows, layer.weight, at, reinterpret_cast<int32_t*>(out));
+  size_t count = at.last - at.first;
+  bool whole = count == layer.channels;  // then the rows lie without a gap and go in one call
+  size_t calls = whole ? 1 : rows, rows_per_call = whole ? rows : 1;
+  for (size_t r = 0; r < rows; ++r) {
+    float* row = out + r * layer.channels + at.first;
+    mismatches_to_dots(row, count, layer.inputs);
+    if (row_scale)
+      for (size_t c = 0; c < count; ++c) row[c] *= row_scale[r];
+  }
+  for (size_t r = 0; r < calls; ++r) {
+    float* row = out + r * layer.channels + at.first;
+    table.affine(row, rows_per_call, count, layer.scale + at.first, layer.bias + at.first, layer.activation,
+                 row);
+  }
+}
+
+// NaN stays NaN, as in numpy's max.
+void pool_max(const float* x, size_t rows, size_t channels, Channels at, float* out) {
+  std::copy(x + at.first, x + at.last, out + at.first);
+  for (size_t r = 1; r < rows; ++r) {
+    const float* row = x + r * channels;
+    for (size_t c = at.first; c < at.last; ++c)
+      out[c] = (row[c] > out[c]) | (row[c] != row[c]) ? row[c] : out[c];
+  }
+}
+
+void pool_mean(const float* x, size_t rows, size_t channels, Channels at, float* out, Scratch& scratch) {
+  auto sum = scratch.total.take<double>(channels);
+  std::fill(sum + at.first, sum + at.last, 0.0);
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t c = at.first; c < at.last; ++c) sum[c] += static_cast<double>(x[r * channels + c]);
+  for (size_t c = at.first; c < at.last; ++c) out[c] = static_cast<float>(sum[c] / static_cast<double>(rows));
+}
+
+void binary_max(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows, Channels at,
+                float* out) {
+  table.minimum(x, rows, layer.weight, at, reinterpret_cast<int32_t*>(out), nullptr);
+  float* row = out + at.first;
+  mismatches_to_dots(row, at.last - at.first, layer.inputs);
+  table.affine(row, 1, at.last - at.first, layer.scale + at.first, layer.bias + at.first, layer.activation,
+               row);
+}
+
+void binary_max_bits(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows,
+                     Channels at, uint64_t* out, Scratch& scratch) {
+  auto least = scratch.least.take<int32_t>(layer.channels);
+  table.minimum(x, rows, layer.weight, at, least, nullptr);
+  std::fill(out + at.first / 64, out + words_of(at.last), uint64_t{0});
+  for (size_t c = at.first; c < at.last; ++c) out[c / 64] |= uint64_t{least[c] > layer.limit[c]} << c % 64;
+}
+
+// means[c] = float32(sum of dots) / float32(rows), for the channels `at`.
+void mean_dots(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows, Channels at,
+               float* means, Scratch& scratch) {
+  auto total = scratch.total.take<int64_t>(layer.channels);
+  table.sum(x, rows, layer.weight, at, total);
+  auto most = static_cast<int64_t>(rows * layer.inputs);
+  for (size_t c = at.first; c < at.last; ++c)
+    means[c] = static_cast<float>(most - 2 * total[c]) / static_cast<float>(rows);
+}
+
+void binary_mean(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows, Channels at,
+                 float* out, Scratch& scratch) {
+  mean_dots(layer, table, x, rows, at, out, scratch);
+  float* row = out + at.first;
+  table.affine(row, 1, at.last - at.first, layer.scale + at.first, layer.bias + at.first, layer.activation,
+               row);
+}
+
+void binary_mean_bits(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows,
+                      Channels at, uint64_t* out, Scratch& scratch) {
+  auto means = scratch.least.take<float>(layer.channels);
+  mean_dots(layer, table, x, rows, at, means, scratch);
+  table.binarize(means + at.first, 1, at.last - at.first, layer.threshold + at.first, out + at.first / 64);
+}
+
+}  // namespace
+
+void* Buffer::take_bytes(size_t bytes) {
+  if (bytes > bytes_) {
+    release();
+    data_ = ::operator new(bytes, std::align_val_t{64});
+    bytes_ = bytes;
+  }
+  return data_;
+}
+
+void Buffer::release() {
+  if (data_) ::operator delete(data_, std::align_val_t{64});
+  data_ = nullptr;
+  bytes_ = 0;
+}
+
+Layer::Layer(const Program& program, const Step& step, const KernelTable& table)
+    : op(step.op),
+      activation(step.activation),
+      inputs(program.values[step.inputs[0]].channels),
+      channels(program.values[step.output].channels) {
+  const std::vector<Blob>& blobs = step.blobs;
+  if (op == Op::kLinear) dense = blobs[0].floats(), bias = blobs[1].floats();
+  if (op == Op::kBinarize) threshold = blobs[0].floats();
+  if (op == Op::kAffine) scale = widen(blobs[0]), bias = widen(blobs[1]);
+  if (op == Op::kRprelu) shift = blobs[0].floats(), slope = blobs[1].floats(), offset = blobs[2].floats();
+  if (op < Op::kBinaryLinear) return;
+  weight = {blobs[0].words(), blobs[0].shape[0], blobs[0].shape[1], nullptr};
+  if (size_t bytes = table.prepared_bytes(weight.words, weight.channels)) {
+    void* prepared = prepared_.take<uint8_t>(bytes);
+    table.prepare(weight.bits, weight.words, weight.channels, prepared);
+    weight.prepared = prepared;
+  }
+  if (op == Op::kBinaryLinearBits || op == Op::kBinaryMaxBits)
+    limit = blobs[1].integers();
+  else if (op == Op::kBinaryMeanBits)
+    threshold = blobs[1].floats();
+  else
+    scale = widen(blobs[1]), bias = widen(blobs[2]);
+}
+
+// A blob of one element is repeated for every channel.
+const float* Layer::widen(const Blob& blob) {
+  if (blob.count() == channels) return blob.floats();
+  float* wide = wide_[widened_++].take<float>(channels);
+  std::fill(wide, wide + channels, blob.floats()[0]);
+  return wide;
+}
+
+void make_matrix(const Layer& layer, const float* m, Scratch& scratch) {
+  size_t d = layer.channels;
+  float* matrix = scratch.matrix.take<float>(d * d);
+  std::copy(m, m + d * d, matrix);
+  for (size_t i = 0; i < d; ++i) matrix[i * d + i] += 1.0f;
+}
+
+void run_rows(const Layer& layer, const KernelTable& table, const void* x, const void* second, size_t rows,
+              Channels at, void* out, Scratch& scratch) {
+  auto xf = static_cast<const float*>(x);
+  auto xb = static_cast<const uint64_t*>(x);
+  auto outf = static_cast<float*>(out);
+  auto outb = static_cast<uint64_t*>(out);
+  size_t k = layer.inputs, c = layer.channels;
+  switch (layer.op) {
+    case Op::kLinear:
+      return table.linear(xf, rows, k, layer.dense, layer.bias, c, layer.activation, outf);
+    case Op::kBinarize:
+      return table.binarize(xf, rows, c, layer.threshold, outb);
+    case Op::kAffine:
+      return table.affine(xf, rows, c, layer.scale, layer.bias, layer.activation, outf);
+    case Op::kRprelu:
+      return rprelu(layer, xf, rows, outf);
+    case Op::kTransform:
+      return table.linear(xf, rows, k, static_cast<const float*>(scratch.matrix.data()), nullptr, c,
+                          Activation::kNone, outf);
+    case Op::kRowMeanAbs:
+      return row_mean_abs(xf, rows, k, outf);
+    case Op::kBinaryLinear:
+      return binary_linear(layer, table, xb, static_cast<const float*>(second), rows, at, outf);
+    case Op::kBinaryLinearBits:
+      return table.threshold(xb, rows, layer.weight, at, layer.limit, outb);
+    default:
+      return;  // the others pool
+  }
+}
+
+void run_pool(const Layer& layer, const KernelTable& table, const void* x, size_t rows, Channels at,
+              bool early_exit, void* out, Scratch& scratch) {
+  auto xf = static_cast<const float*>(x);
+  auto xb = static_cast<const uint64_t*>(x);
+  auto outf = static_cast<float*>(out);
+  auto outb = static_cast<uint64_t*>(out);
+  switch (layer.op) {
+    case Op::kPoolMax:
+      return pool_max(xf, rows, layer.channels, at, outf);
+    case Op::kPoolMean:
+      return pool_mean(xf, rows, layer.channels, at, outf, scratch);
+    case Op::kBinaryMax:
+      return binary_max(layer, table, xb, rows, at, outf);
+    case Op::kBinaryMaxBits:
+      return early_exit ? pool_max_bits_early(layer, table, xb, rows, at, outb, scratch)
+                        : binary_max_bits(layer, table, xb, rows, at, outb, scratch);
+    case Op::kBinaryMean:
+      return binary_mean(layer, table, xb, rows, at, outf, scratch);
+    case Op::kBinaryMeanBits:
+      return binary_mean_bits(layer, table, xb, rows, at, outb, scratch);
+    default:
+      return;  // the others go row by row
+  }
+}
+
+}  // namespace popcloud

@@ -1,0 +1,162 @@
+// The engine: load, run, step, profile.
+#include <algorithm>
+#include <mutex>
+
+#include "engine.h"
+#include "walk.h"
+
+namespace popcloud {
+namespace {
+
+constexpr size_t kMostPoints = size_t{1} << 24;  // up to there float32 counts rows exactly
+
+int choose_threads(int threads) {
+  if (threads < 0 || threads > 1024)
+    throw Error(Fault::kEngine, "threads must be 1 to 1024, or 0 for the physical cores, found " +
+                                    std::to_string(threads) + "; leave it out to use all cores");
+  return threads ? threads : physical_cores();
+}
+
+void check_cloud(const Cloud& cloud) {
+  if (cloud.points < 1 || cloud.points > kMostPoints)
+    throw Error(Fault::kCloud,
+                "a cloud has " + std::to_string(cloud.points) + " points, expected 1 to 2^24; resample it");
+}
+
+}  // namespace
+
+const KernelTable& choose_kernels(const std::string& name) {
+  if (name.empty()) return best_kernels();
+  if (const KernelTable* table = find_kernels(name.c_str())) return *table;
+  std::string valid;
+  for (const std::string& known : available_kernels()) valid += (valid.empty() ? "" : ", ") + known;
+  std::vector<std::string> compiled = compiled_kernels();
+  bool exists = std::find(compiled.begin(), compiled.end(), name) != compiled.end();
+  throw Error(Fault::kEngine, (exists ? "kernels '" + name + "' need instructions that this CPU does not have"
+                                      : "unknown kernels '" + name + "'") +
+                                  "; valid here: " + valid);
+}
+
+struct Engine::Parts {
+  Parts(const std::string& path, const Options& options)
+      : table(choose_kernels(options.kernels)),
+        kernels(table.name),
+        file(path),
+        program(read_program(file, path)),
+        plan(make_plan(program, options)),
+        early_exit(options.early_exit),
+        pool(choose_threads(options.threads)),
+        spaces(pool.size()) {
+    layers.reserve(program.steps.size());
+    for (const Step& step : program.steps) {
+      layers.emplace_back(program, step, table);
+      steps.push_back({step.inputs, step.output});
+    }
+  }
+
+  Network network() const { return {program, plan, layers, table, early_exit}; }
+
+  // Thread i takes clouds i, i + size, ...; its spaces are its own.
+  void run_many(const Cloud* clouds, size_t count, float* answers) {
+    Network net = network();
+    pool.run([&](size_t thread) {
+      for (size_t i = thread; i < count; i += pool.size())
+        walk(net, clouds[i], &spaces[thread], nullptr, nullptr, answers + i * program.classes.size());
+    });
+  }
+
+  const KernelTable& table;
+  std::string kernels;
+  Mapping file;
+  Program program;
+  Plan plan;
+  bool early_exit;
+  std::vector<Layer> layers;
+  std::vector<Wiring> steps;
+  Pool pool;
+  std::vector<Workspace> spaces;  // one per thread
+  std::mutex turn;                // one run at a time
+};
+
+Engine::Engine(const std::string& path, const Options& options) : parts_(new Parts(path, options)) {}
+Engine::~Engine() = default;
+
+size_t Engine::points() const { return parts_->program.points; }
+const std::string& Engine::normalize() const { return parts_->program.normalize; }
+const std::vector<std::string>& Engine::classes() const { return parts_->program.classes; }
+const std::vector<Value>& Engine::values() const { return parts_->program.values; }
+const std::vector<Wiring>& Engine::steps() const { return parts_->steps; }
+const std::string& Engine::kernels() const { return parts_->kernels; }
+int Engine::threads() const { return static_cast<int>(parts_->pool.size()); }
+
+void Engine::run(const Cloud* clouds, size_t count, float* answers) {
+  std::for_each(clouds, clouds + count, check_cloud);
+  Parts& p = *parts_;
+  std::lock_guard<std::mutex> lock(p.turn);
+  // Whole rounds of clouds are spread over the threads, and so is the rest if it keeps most of them busy.
+  size_t threads = p.pool.size(), rest = count % threads, spread = rest * 2 > threads ? count : count - rest;
+  if (spread) p.run_many(clouds, spread, answers);
+  Network net = p.network();
+  for (size_t i = spread; i < count; ++i)
+    walk(net, clouds[i], p.spaces.data(), &p.pool, nullptr, answers + i * p.program.classes.size());
+}
+
+void Engine::step(size_t index, const void* const* inputs, size_t rows, void* output) {
+  Parts& p = *parts_;
+  if (index >= p.layers.size())
+    throw Error(Fault::kEngine, "step " + std::to_string(index) + " does not exist; the model has " +
+                                    std::to_string(p.layers.size()));
+  check_cloud({nullptr, rows});
+  std::lock_guard<std::mutex> lock(p.turn);
+  const Layer& layer = p.layers[index];
+  Scratch& scratch = p.spaces[0].scratch;
+  Channels all{0, layer.channels};
+  if (pools(layer.op)) return run_pool(layer, p.table, inputs[0], rows, all, p.early_exit, output, scratch);
+  const Step& step = p.program.steps[index];
+  const void* second = step.inputs.size() > 1 ? inputs[1] : nullptr;
+  if (layer.op == Op::kTransform) make_matrix(layer, static_cast<const float*>(second), scratch);
+  bool one = p.program.values[step.output].rows == Rows::kCloud;
+  run_rows(layer, p.table, inputs[0], second, one ? 1 : rows, all, output, scratch);
+}
+
+std::vector<double> Engine::profile(const Cloud& cloud, int repeats) {
+  check_cloud(cloud);
+  Parts& p = *parts_;
+  std::lock_guard<std::mutex> lock(p.turn);
+  size_t steps = p.layers.size(), times = static_cast<size_t>(std::max(1, repeats));
+  std::vector<double> seconds(times * steps, 0.0), medians, one(times);
+  std::vector<float> answer(p.program.classes.size());
+  Network net = p.network();
+  walk(net, cloud, p.spaces.data(), nullptr, nullptr, answer.data());  // memory and caches
+  for (size_t t = 0; t < times; ++t)
+    walk(net, cloud, p.spaces.data(), nullptr, &seconds[t * steps], answer.data());
+  for (size_t s = 0; s < steps; ++s) {
+    for (size_t t = 0; t < times; ++t) one[t] = seconds[t * steps + s];
+    auto middle = one.begin() + static_cast<std::ptrdiff_t>(times / 2);
+    std::nth_element(one.begin(), middle, one.end());
+    medians.push_back(*middle);
+  }
+  return medians;
+}
+
+size_t Engine::memory() {
+  std::lock_guard<std::mutex> lock(parts_->turn);
+  size_t sum = 0;
+  for (const Workspace& space : parts_->spaces) sum += space.bytes();
+  return sum;
+}
+
+std::vector<std::string> compiled_kernels() {
+  std::vector<std::string> names;
+  for (auto table = all_kernels(); *table; ++table) names.push_back((*table)->name);
+  return names;
+}
+
+std::vector<std::string> available_kernels() {
+  std::vector<std::string> names;
+  for (auto table = all_kernels(); *table; ++table)
+    if ((*table)->supported()) names.push_back((*table)->name);
+  return names;
+}
+
+}  // namespace popcloud
