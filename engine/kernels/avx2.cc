@@ -76,7 +76,7 @@ void encode(const uint64_t* a, const uint64_t* b, size_t words, uint16_t* offset
   }
 }
 
-inline __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
+POPCLOUD_INLINE __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
 inline void store(void* p, __m256i v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
 
 inline __m256i table(uint16_t offset) {
@@ -90,43 +90,42 @@ struct Pair {
 };
 
 // whole = a + 16 b and, in 16-bit lanes of an even and an odd byte, upper = (b.even + 16 a.odd, b.odd), modulo 256.
-inline Pair separate(__m256i whole, __m256i upper) {
-  const __m256i nibble = _mm256_set1_epi8(int8_t(0xf0));
-  const __m256i odd = _mm256_set1_epi16(int16_t(0xf000));
-  const __m256i even = _mm256_set1_epi16(0x00f0);
-  const __m256i a_odd = _mm256_sub_epi8(whole, _mm256_and_si256(_mm256_slli_epi16(upper, 4), odd));
-  const __m256i b = _mm256_sub_epi8(upper, _mm256_and_si256(_mm256_srli_epi16(a_odd, 4), even));
-  const __m256i a = _mm256_sub_epi8(whole, _mm256_and_si256(_mm256_slli_epi16(b, 4), nibble));
-  return {a, b};
+// 16 a.odd modulo 256 needs but the lowest 4 bits of a.odd, and those are the lowest of whole.odd.
+POPCLOUD_INLINE Pair separate(__m256i whole, __m256i upper) {
+  const __m256i a_odd = _mm256_and_si256(_mm256_srli_epi16(whole, 4), _mm256_set1_epi16(0x00f0));
+  const __m256i b = _mm256_sub_epi8(upper, a_odd);
+  const __m256i b_upper = _mm256_and_si256(_mm256_slli_epi16(b, 4), _mm256_set1_epi8(int8_t(0xf0)));
+  return {_mm256_sub_epi8(whole, b_upper), b};
 }
 
-// Blocks of 32 channels of a tile: 2 in one group, or 4 in two groups that lie `stride` bytes apart.
+// `whole` and `upper` of kBlocks blocks take the look-ups of kCount nibbles: of 3, as more would overflow a half
+// byte, or of what is left at the end. The blocks are 2 in one group, or 4 in two groups `stride` bytes apart.
+template <int kCount, int kBlocks>
+POPCLOUD_INLINE void look_up(const uint8_t* weights, size_t stride, const uint16_t* offset,
+                             __m256i (&whole)[kBlocks], __m256i (&upper)[kBlocks]) {
+  const __m256i t0 = table(offset[0]), t1 = table(offset[kCount > 1]), t2 = table(offset[kCount - 1]);
+  POPCLOUD_UNROLL
+  for (int i = 0; i < kBlocks; ++i) {
+    const uint8_t* w = weights + size_t(i / 2) * stride + size_t(i % 2) * 32;
+    __m256i sum = _mm256_shuffle_epi8(t0, load(w));
+    if (kCount > 1) sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(t1, load(w + kGroup)));
+    if (kCount > 2) sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(t2, load(w + 2 * kGroup)));
+    whole[i] = _mm256_add_epi8(whole[i], sum);
+    upper[i] = _mm256_add_epi8(upper[i], _mm256_srli_epi16(sum, 4));
+  }
+}
+
 template <int kBlocks>
-inline void count_bytes(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t nibbles,
-                        Pair (&out)[kBlocks]) {
+POPCLOUD_INLINE void count_bytes(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t nibbles,
+                                 Pair (&out)[kBlocks]) {
   __m256i whole[kBlocks], upper[kBlocks];
+  POPCLOUD_UNROLL
   for (int i = 0; i < kBlocks; ++i) whole[i] = upper[i] = _mm256_setzero_si256();
   size_t k = 0;
-  for (; k + 3 <= nibbles; k += 3) {
-    const __m256i t0 = table(offset[k]), t1 = table(offset[k + 1]), t2 = table(offset[k + 2]);
-    for (int i = 0; i < kBlocks; ++i) {
-      const uint8_t* w = weights + size_t(i / 2) * stride + k * kGroup + size_t(i % 2) * 32;
-      const __m256i two =
-          _mm256_add_epi8(_mm256_shuffle_epi8(t0, load(w)), _mm256_shuffle_epi8(t1, load(w + kGroup)));
-      const __m256i three = _mm256_add_epi8(two, _mm256_shuffle_epi8(t2, load(w + 2 * kGroup)));
-      whole[i] = _mm256_add_epi8(whole[i], three);
-      upper[i] = _mm256_add_epi8(upper[i], _mm256_srli_epi16(three, 4));
-    }
-  }
-  for (; k < nibbles; ++k) {
-    const __m256i t = table(offset[k]);
-    for (int i = 0; i < kBlocks; ++i) {
-      const uint8_t* w = weights + size_t(i / 2) * stride + k * kGroup + size_t(i % 2) * 32;
-      const __m256i one = _mm256_shuffle_epi8(t, load(w));
-      whole[i] = _mm256_add_epi8(whole[i], one);
-      upper[i] = _mm256_add_epi8(upper[i], _mm256_srli_epi16(one, 4));
-    }
-  }
+  for (; k + 3 <= nibbles; k += 3) look_up<3>(weights + k * kGroup, stride, offset + k, whole, upper);
+  if (nibbles - k == 2) look_up<2>(weights + k * kGroup, stride, offset + k, whole, upper);
+  if (nibbles - k == 1) look_up<1>(weights + k * kGroup, stride, offset + k, whole, upper);
+  POPCLOUD_UNROLL
   for (int i = 0; i < kBlocks; ++i) out[i] = separate(whole[i], upper[i]);
 }
 
@@ -173,10 +172,11 @@ inline uint32_t reaches(Shorts x, Shorts y) {
 }
 
 template <int kBlocks>
-inline void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Bytes (&a)[kBlocks],
+POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Bytes (&a)[kBlocks],
                   Bytes (&b)[kBlocks]) {
   Pair part[kBlocks];
   count_bytes<kBlocks>(weights, stride, offset, words * kNibbles, part);
+  POPCLOUD_UNROLL
   for (int i = 0; i < kBlocks; ++i) a[i].all = part[i].a, b[i].all = part[i].b;
 }
 
@@ -186,13 +186,15 @@ inline void add(Shorts& sum, __m256i bytes) {
 }
 
 template <int kBlocks>
-inline void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Shorts (&a)[kBlocks],
+POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Shorts (&a)[kBlocks],
                   Shorts (&b)[kBlocks]) {
+  POPCLOUD_UNROLL
   for (int i = 0; i < kBlocks; ++i) a[i].even = a[i].odd = b[i].even = b[i].odd = _mm256_setzero_si256();
   for (size_t k = 0; k < words; k += kChunk) {
     Pair part[kBlocks];
     count_bytes<kBlocks>(weights + k * kNibbles * kGroup, stride, offset + k * kNibbles,
                          (words - k < kChunk ? words - k : kChunk) * kNibbles, part);
+    POPCLOUD_UNROLL
     for (int i = 0; i < kBlocks; ++i) add(a[i], part[i].a), add(b[i], part[i].b);
   }
 }
@@ -237,14 +239,16 @@ struct Mismatches {
 
 // The rows of a block against kBlocks / 2 groups.
 template <class Counts, int kBlocks, class Answer>
-inline void tile(const uint8_t* weights, const uint16_t* offset, size_t first_row, size_t rows, size_t group,
+POPCLOUD_INLINE void tile(const uint8_t* weights, const uint16_t* offset, size_t first_row, size_t rows, size_t group,
                  size_t words, Answer& answer) {
   const size_t stride = words * kNibbles * kGroup;
   for (size_t r = 0; r < rows; r += 2) {
     Counts a[kBlocks], b[kBlocks];
     count<kBlocks>(weights + group * stride, stride, offset + r / 2 * words * kNibbles, words, a, b);
+    POPCLOUD_UNROLL
     for (int i = 0; i < kBlocks; i += 2) answer.take(first_row + r, group + size_t(i / 2), a[i], a[i + 1]);
     if (r + 1 == rows) break;
+    POPCLOUD_UNROLL
     for (int i = 0; i < kBlocks; i += 2) answer.take(first_row + r + 1, group + size_t(i / 2), b[i], b[i + 1]);
   }
 }

@@ -20,7 +20,7 @@ inline __m256i first_lanes(size_t live) {
 }
 
 // `max` and `min` give their second operand for NaN and for two zeros: as in the contract, both pass through.
-inline __m256 activate(__m256 x, Activation act) {
+POPCLOUD_INLINE __m256 activate(__m256 x, Activation act) {
   if (act == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);
   if (act == Activation::kHardtanh)
     return _mm256_min_ps(_mm256_set1_ps(1), _mm256_max_ps(_mm256_set1_ps(-1), x));
@@ -36,26 +36,33 @@ struct Linear {
 
 // kRows rows from r on, kVectors vectors of 8 channels from c on. With kTail the last vector has `live` lanes only.
 template <int kRows, int kVectors, bool kTail>
-inline void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
+POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
   const __m256i mask = first_lanes(live);
   __m256 sum[kRows][kVectors];
+  POPCLOUD_UNROLL
   for (int v = 0; v < kVectors; ++v) {
     const float* bias = p.bias + c + size_t(v) * kLanes;
     const bool tail = kTail && v == kVectors - 1;
     const __m256 start = !p.bias ? _mm256_setzero_ps() : tail ? _mm256_maskload_ps(bias, mask) : _mm256_loadu_ps(bias);
+    POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) sum[i][v] = start;
   }
   for (size_t k = 0; k < p.inputs; ++k) {
     const float* w = p.w + k * p.channels + c;
     __m256 weight[kVectors];
+    POPCLOUD_UNROLL
     for (int v = 0; v < kVectors; ++v)
       weight[v] = kTail && v == kVectors - 1 ? _mm256_maskload_ps(w + v * 8, mask) : _mm256_loadu_ps(w + v * 8);
+    POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const __m256 x = _mm256_broadcast_ss(p.x + (r + size_t(i)) * p.inputs + k);
+      POPCLOUD_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[i][v] = _mm256_fmadd_ps(x, weight[v], sum[i][v]);
     }
   }
+  POPCLOUD_UNROLL
   for (int i = 0; i < kRows; ++i)
+    POPCLOUD_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
       const __m256 y = activate(sum[i][v], p.act);

@@ -14,3 +14,14 @@
 #define POPCLOUD_TARGET_BEGIN(isa) POPCLOUD_PRAGMA(GCC push_options) POPCLOUD_PRAGMA(GCC target(isa))
 #define POPCLOUD_TARGET_END POPCLOUD_PRAGMA(GCC pop_options)
 #endif
+
+// Before a loop with a constant count over an array of vectors: unrolled, the array is registers; else it is memory.
+// clang does so by itself, GCC only from -O3 on.
+#if defined(__clang__)
+#define POPCLOUD_UNROLL
+#else
+#define POPCLOUD_UNROLL POPCLOUD_PRAGMA(GCC unroll 16)
+#endif
+
+// For the parts of an inner loop: left to itself, GCC calls the larger of them and passes their vectors through memory.
+#define POPCLOUD_INLINE inline __attribute__((always_inline))
