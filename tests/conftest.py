@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -16,3 +18,12 @@ settings.load_profile("popcloud")
 def rng() -> np.random.Generator:
     """A generator that starts the same in every test; a failing test prints nothing else to be repeated."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout; a test that asks for it is skipped where there is none."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data sets: {folder} is absent")
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _table(path: Path, table: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def _read_numpy(path: Path) -> Any:
     """Return what numpy finds in a file, an array or an archive; objects (pickles) are refused."""
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CloudError(f"{path}: not a numpy file of plain numbers, or cut short ({error})") from error
 

@@ -114,7 +114,7 @@ def _read_packed(root: Path, split: str) -> CloudSet:
         raise _missing(other.with_name(f"{other.stem.rpartition('_')[0]}_{split}.npz"))
     path, names = found[0], _names(root / "classes.txt")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             points, labels = arrays["points"], arrays["label"]
     except KeyError as error:
         raise _damaged(path, f"expected the arrays points and label, {error.args[0]}") from error

@@ -68,7 +68,7 @@ def make(name: str, count: int, points: int, rng: np.random.Generator) -> Floats
     posed = (body.vertices / size) @ poses(count, rng)
     drawn, normals = sample_surface(Mesh(posed.astype(np.float32), body.faces), DRAWN * points, rng)
     seen = in_view(drawn, normals, rng)
-    return normalize_all(add_noise(_first_seen(drawn, seen, points), rng))
+    return normalize_all(add_noise(first_seen(drawn, seen, points), rng))
 
 
 def poses(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -110,7 +110,7 @@ def in_view(xyz: Floats, normals: Floats, rng: np.random.Generator) -> NDArray[n
     return np.asarray(seen & (rank >= rng.uniform(0, CUT, (count, 1)) * drawn))
 
 
-def _first_seen(xyz: Floats, seen: NDArray[np.bool_], points: int) -> Floats:
+def first_seen(xyz: Floats, seen: NDArray[np.bool_], points: int) -> Floats:
     """Return the first `points` seen points of each cloud; where there are fewer, they come again."""
     order = np.argsort(~seen, axis=1, kind="stable")
     available = np.maximum(seen.sum(axis=1, keepdims=True), 1)
