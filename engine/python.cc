@@ -162,12 +162,11 @@ Out<float> linear(In<float, 2> x, In<float, 2> w, In<float, 1> bias, const std::
   return out.give();
 }
 
-std::unique_ptr<Engine> load(nb::handle path, const std::optional<std::string>& kernels, int threads,
-                             bool fuse, bool unique_rows, bool early_exit) {
+void load(Engine* self, nb::handle path, const std::optional<std::string>& kernels, int threads, bool fuse,
+          bool unique_rows, bool early_exit) {
   std::string name = file_name(path);
   nb::gil_scoped_release free;
-  return std::make_unique<Engine>(name,
-                                  Options{kernels.value_or(""), threads, fuse, unique_rows, early_exit});
+  new (self) Engine(name, Options{kernels.value_or(""), threads, fuse, unique_rows, early_exit});
 }
 
 Cloud check_cloud(const In<float, 2>& cloud) {
@@ -308,7 +307,7 @@ NB_MODULE(_engine, m) {
       .def("pooled_minimum", &Matrix::minimum, "x_bits"_a.noconvert(), "threads"_a = 1, "As the function.");
 
   nb::class_<Engine>(m, "Engine", "A loaded model; see engine.h.")
-      .def(nb::new_(load), "path"_a, "kernels"_a = nb::none(), "threads"_a = 0, "fuse"_a = true,
+      .def("__init__", load, "path"_a, "kernels"_a = nb::none(), "threads"_a = 0, "fuse"_a = true,
            "unique_rows"_a = true, "early_exit"_a = true)
       .def_prop_ro("points", &Engine::points, "How many points a cloud is resampled to; 0: not.")
       .def_prop_ro("normalize", &Engine::normalize, "'none' or 'unit_sphere'.")

@@ -1,0 +1,276 @@
+"""Law of the engine: it answers what the reference answers, bit for bit, by every way it can take.
+
+Kernel tables, thread counts, fusions and shortcuts are ways; a way that changes a bit is wrong.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popcloud import native
+from popcloud.cloud import prepare
+from popcloud.errors import CloudError, EngineError, FileError
+from popcloud.packed.file import encode, write
+from popcloud.packed.layout import checksum
+from popcloud.packed.program import Activation, Kind, Op, Program, Rows
+from popcloud.runtime import reference
+from programs import Builder, every_op, programs, random_program
+
+engine = native.engine()
+PLAIN = {"fuse": False, "unique_rows": False, "early_exit": False}
+POINTS = (1, 2, 3, 17, 100, 300)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """Write a program and return it loaded; options as those of _engine.Engine."""
+    path = tmp_path_factory.mktemp("engine") / "model.popc"
+
+    def make(program, **options):
+        write(program, path)
+        return engine.Engine(path, **options)
+
+    return make
+
+
+def cloud(program, rng, points=300):
+    """A cloud as the engine takes it, with many equal points."""
+    few = rng.normal(size=(max(1, points // 4), 3)).astype(np.float32)
+    return prepare(few[rng.integers(len(few), size=points)], program.points, program.normalize)
+
+
+def pointnet(seed, pool=Op.BINARY_MAX_BITS):
+    """A binary PointNet with a small feature transform: what the shortcuts are made for."""
+    build = Builder(np.random.default_rng(seed))
+
+    def pooled_bits(x, channels):
+        pooled = build.add(pool, x, channels=channels)
+        return pooled if build.values[pooled].kind is Kind.BITS else build.add(Op.BINARIZE, pooled)
+
+    first = build.add(Op.LINEAR, 0, channels=8, activation=Activation.HARDTANH)
+    bits = build.add(Op.BINARY_LINEAR_BITS, build.add(Op.BINARIZE, first), channels=130)
+    pooled = pooled_bits(bits, 300)
+    moved = build.add(Op.TRANSFORM, first, build.add(Op.BINARY_LINEAR, pooled, channels=64))
+    bits = build.add(Op.BINARY_LINEAR_BITS, build.add(Op.BINARIZE, moved), channels=64)
+    bits = build.add(Op.BINARY_LINEAR_BITS, bits, channels=128)
+    pooled = pooled_bits(bits, 257)
+    build.add(Op.BINARY_LINEAR, build.add(Op.BINARY_LINEAR_BITS, pooled, channels=65), channels=5)
+    return Program(tuple(build.values), tuple(build.steps), 0, "unit_sphere", tuple("abcde"))
+
+
+def equal(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@settings(max_examples=60)
+@given(programs(), st.sampled_from(POINTS), st.integers(0, 1000))
+def test_answers_are_the_reference_s(load, program, points, seed):
+    xyz = cloud(program, np.random.default_rng(seed), points)
+    bare = Program(program.values, program.steps, 0, "none", program.classes)  # the cloud is prepared already
+    assert equal(load(program).run([xyz])[0], reference.run(bare, xyz))
+
+
+@pytest.mark.parametrize("kernels", engine.available())
+@pytest.mark.parametrize("points", POINTS)
+def test_each_step_alone_is_the_reference_s(load, kernels, points, rng):
+    program = every_op(points)
+    one = load(program, kernels=kernels)
+    values = reference.values(program, rng.normal(size=(points, 3)))
+    for index, step in enumerate(program.steps):
+        found = one.step(index, [values[i] for i in step.inputs], points)
+        assert equal(found, values[step.output]), step.op.name
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("network", [random_program, every_op, pointnet])
+def test_every_way_gives_the_same_bits(load, network, seed, rng):
+    program = network(seed)
+    clouds = [cloud(program, rng, points) for points in (1, 100, 1000)]
+    plain = load(program, kernels="portable", threads=1, **PLAIN).run(clouds)
+    switches = [dict(zip(PLAIN, on, strict=True)) for on in product([False, True], repeat=3)]
+    for kernels, threads, options in product(engine.available(), (1, 2, 3), switches):
+        assert equal(load(program, kernels=kernels, threads=threads, **options).run(clouds), plain)
+
+
+@pytest.mark.parametrize("pool", [Op.BINARY_MAX, Op.BINARY_MAX_BITS, Op.BINARY_MEAN, Op.BINARY_MEAN_BITS])
+def test_equal_points_count_where_they_must(load, pool, rng):
+    program = pointnet(1, pool)
+    xyz = cloud(program, rng, 1000)
+    bare = Program(program.values, program.steps, 0, "none", program.classes)
+    assert equal(load(program).run([xyz])[0], reference.run(bare, xyz))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
+def test_a_batch_is_its_clouds_one_by_one(load, count, rng):
+    program = pointnet(3)
+    clouds = [cloud(program, rng, 50 * i + 1) for i in range(count)]
+    alone = load(program, threads=1)
+    answers = load(program, threads=3).run(clouds)
+    assert answers.shape == (count, 5)
+    for one, answer in zip(clouds, answers, strict=True):
+        assert equal(alone.run([one])[0], answer)
+
+
+def test_the_engine_says_what_the_file_says(load):
+    program = random_program(5, points=77, normalize="unit_sphere")
+    one = load(program, threads=2)
+    assert (one.points, one.normalize, tuple(one.classes), one.threads) == (77, "unit_sphere", program.classes, 2)
+    assert one.kernels == engine.available()[0]
+    assert one.values == [(v.name, int(v.kind), int(v.rows), v.channels) for v in program.values]
+    assert one.steps == [(list(s.inputs), s.output) for s in program.steps]
+
+
+def test_profile_names_every_step_and_memory_grows_with_the_cloud(load, rng):
+    program = pointnet(0)
+    one = load(program)
+    assert len(one.profile(cloud(program, rng, 200), 3)) == len(program.steps)
+    assert min(one.profile(cloud(program, rng, 200), 3)) >= 0
+    before = one.memory()
+    one.run([cloud(program, rng, 2000)])
+    assert one.memory() > before > 0
+
+
+def test_fused_floats_are_never_stored_whole(load, rng):
+    build = Builder(rng)
+    bits = build.add(Op.BINARIZE, build.add(Op.LINEAR, 0, channels=1024))
+    build.add(Op.BINARY_MAX, bits, channels=2)
+    program = Program(tuple(build.values), tuple(build.steps), 0, "none", ("a", "b"))
+    xyz = cloud(program, rng, 5000)
+    memory = {}
+    for fuse in (False, True):
+        one = load(program, fuse=fuse, threads=1)
+        one.run([xyz])
+        memory[fuse] = one.memory()
+    assert memory[False] > 5000 * 1024 * 4 > memory[True]
+
+
+@pytest.mark.parametrize("kernels", engine.available())
+@pytest.mark.parametrize("channels", [1, 63, 64, 65, 128, 129])
+def test_free_functions_are_the_reference_s(kernels, channels, rng):
+    build = Builder(rng)
+    floats = build.add(Op.LINEAR, 0, channels=70)
+    bits = build.add(Op.BINARIZE, floats)
+    build.add(Op.BINARY_LINEAR_BITS, bits, channels=channels)
+    linear, binarize, layer = build.steps
+    program = Program(tuple(build.values), tuple(build.steps), 0, "none", ("a",))
+    values = reference.values(program, rng.normal(size=(17, 3)))
+    x, w, limit = values[bits], layer.blobs["weight"], layer.blobs["limit"]
+    count = reference.mismatches(x, w).astype(np.int32)
+
+    assert equal(engine.linear(values[0], *linear.blobs.values(), kernels), values[floats])
+    assert equal(engine.pack(values[floats], binarize.blobs["threshold"], kernels), x)
+    assert equal(engine.mismatches(x, w, kernels), count)
+    assert equal(engine.threshold(x, w, limit, kernels), values[-1])
+    for threads in (1, 2, 3):
+        least, where = engine.pooled_minimum(np.stack([x, x[::-1]]), w, threads, kernels)
+        assert equal(least, np.stack([count.min(0)] * 2))
+        assert equal(where, np.stack([count.argmin(0), count[::-1].argmin(0)]).astype(np.int32))
+    matrix = engine.Matrix(w, 70, kernels)
+    assert (matrix.inputs, matrix.channels, matrix.kernels) == (70, channels, kernels)
+    assert equal(matrix.mismatches(x), count)
+    assert equal(matrix.threshold(x, limit), values[-1])
+
+
+def test_unknown_and_unsupported_kernels_name_the_valid_ones(load):
+    valid = ", ".join(engine.available())
+    with pytest.raises(EngineError, match=f"unknown kernels 'mmx'; valid here: {valid}"):
+        load(pointnet(0), kernels="mmx")
+    for name in set(engine.tables()) - set(engine.available()):
+        with pytest.raises(EngineError, match=f"'{name}' need instructions that this CPU does not have.*{valid}"):
+            load(pointnet(0), kernels=name)
+
+
+@pytest.mark.parametrize("threads", [-1, 1025])
+def test_impossible_threads_are_refused(load, threads):
+    with pytest.raises(EngineError, match=f"found {threads}"):
+        load(pointnet(0), threads=threads)
+
+
+@pytest.mark.parametrize(("shape", "message"), [((0, 3), "0 points"), ((5, 2), "2 columns")])
+def test_clouds_of_another_shape_are_refused(load, shape, message):
+    with pytest.raises(CloudError, match=message):
+        load(pointnet(0)).run([np.zeros(shape, np.float32)])
+
+
+def test_steps_refuse_what_does_not_fit(load):
+    one = load(pointnet(0))
+    with pytest.raises(EngineError, match="step 99 does not exist"):
+        one.step(99, [], 1)
+    with pytest.raises(EngineError, match="reads 1 values, found 0"):
+        one.step(0, [], 1)
+    with pytest.raises(EngineError, match=r"'cloud' must be a float32 array of \(5, 3\)"):
+        one.step(0, [np.zeros((4, 3), np.float32)], 5)
+    with pytest.raises(EngineError, match="'cloud' must be a float32 array"):
+        one.step(0, [np.zeros((5, 3), np.float64)], 5)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"none\.popc: No such file"):
+        engine.Engine(tmp_path / "none.popc")
+    with pytest.raises(FileError, match="Is a directory"):
+        engine.Engine(tmp_path)
+
+
+FILES = [encode(every_op(0)), encode(random_program(1, depth=1))]
+
+
+def refused(path, data):
+    path.write_bytes(data)
+    with pytest.raises(FileError) as caught:
+        engine.Engine(path, threads=1)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("data", FILES, ids=range(len(FILES)))
+def test_truncated_and_flipped_files_are_refused(data, tmp_path, rng):
+    for size in [*range(0, 260, 7), *rng.integers(256, len(data), 50)]:
+        assert "truncated" in refused(tmp_path / "a", data[:size]) or size < 8
+    for at in [*range(16), *rng.integers(16, len(data), 100)]:
+        refused(tmp_path / "a", data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+    assert "newer version: 2" in refused(tmp_path / "a", data[:8] + b"\2" + data[9:])
+    assert "not a model file" in refused(tmp_path / "a", b"PK" + data)
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(FILES), st.data())
+def test_both_readers_accept_the_same_files(tmp_path_factory, data, draw):
+    """Wrong bytes under a right checksum: both readers refuse, or both load and the engine runs."""
+    raw = np.frombuffer(data, np.uint8).copy()
+    for _ in range(draw.draw(st.integers(1, 3))):
+        last = draw.draw(st.sampled_from([2048, len(raw) - 1]))
+        at = draw.draw(st.integers(12, min(last, len(raw) - 1)))
+        raw[at] = draw.draw(st.sampled_from([0, 1, 2, 3, 64, 127, 255, int(raw[at]) ^ 1, (int(raw[at]) + 1) % 256]))
+    raw[12:16] = np.array([checksum(raw)], "<u4").view(np.uint8)
+    path = tmp_path_factory.getbasetemp() / "damaged.popc"
+    path.write_bytes(raw.tobytes())
+    answers = []
+    for read in (reference_reads, engine_reads):
+        try:
+            answers.append(read(path))
+        except FileError as error:
+            answers.append(fault(str(error)))
+    assert answers[0] == answers[1]
+
+
+def fault(message):
+    known = ("not a model file", "truncated", "newer version", "damaged", "inconsistent")
+    return next(word for word in known if word in message)
+
+
+def reference_reads(path):
+    from popcloud.packed.file import read
+
+    program = read(path)
+    return [(v.name, v.kind, v.rows, v.channels) for v in program.values], list(program.classes)
+
+
+def engine_reads(path):
+    one = engine.Engine(path, threads=1)
+    one.run([np.zeros((3, 3), np.float32)])
+    return [(name, Kind(k), Rows(r), c) for name, k, r, c in one.values], one.classes
