@@ -108,7 +108,7 @@ def affine(this: Layer, x: Floats) -> Floats:
 
 
 def rprelu(this: Layer, x: Floats) -> Floats:
-    """RPRELU: shift, a slope for what is below, offset (ReActNet, Liu et al. 2020, eq. 6). Each operation rounds."""
+    """RPRELU: shift, a slope for what is below, offset (ReActNet, Liu et al. 2020). Each operation rounds."""
     shifted = x - this.blobs["shift"]
     bent: Floats = np.where(x > this.blobs["shift"], shifted, this.blobs["slope"] * shifted)
     return bent + this.blobs["offset"]

@@ -1,0 +1,74 @@
+"""The summary adds up to the file, and its figures are those of a layer counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from popcloud.errors import FileError
+from popcloud.packed.file import encode
+from popcloud.packed.program import Op
+from popcloud.summary import Row, operations, summarize, table
+from programs import every_op, programs
+
+
+@given(programs())
+def test_bytes_add_up_to_the_file(program):
+    size = len(encode(program))
+    *rows, total = summarize(program, 1024, size)
+    assert total.bytes == sum(row.bytes for row in rows) == size
+
+
+def test_file_of_another_size_is_refused():
+    program = every_op(0)
+    with pytest.raises(FileError, match=r"expected a file of .* bytes"):
+        summarize(program, 10, len(encode(program)) + 64)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [  # channels in and out as in every_op; ten points
+        (Op.LINEAR, (0, 3 * 9 + 9, 0, 3 * 9)),  # after the pool: one row
+        (Op.POOL_MEAN, (0, 0, 0, 0)),
+        (Op.TRANSFORM, (0, 0, 0, 10 * 3 * 3)),
+        (Op.RPRELU, (0, 3 * 70, 0, 10 * 70)),
+        (Op.ROW_MEAN_ABS, (0, 0, 0, 0)),
+        (Op.BINARIZE, (0, 70, 0, 0)),
+        (Op.BINARY_LINEAR_BITS, (70 * 65, 65, 10 * 70 * 65, 0)),
+        (Op.BINARY_MAX_BITS, (65 * 129, 129, 10 * 65 * 129, 0)),
+        (Op.BINARY_MEAN_BITS, (65 * 6, 6, 10 * 65 * 6, 0)),
+    ],
+)
+def test_figures_of_a_step(op, expected):
+    row = next(row for row in summarize(every_op(0), 10) if row.op == op.name)
+    assert (row.binary, row.floats, row.binary_macs, row.float_macs) == expected
+
+
+def test_binary_linear_with_row_scale_multiplies_each_output_twice():
+    program = every_op(0)
+    row = next(row for row in summarize(program, 10) if row.op == "BINARY_LINEAR")
+    step = next(step for step in program.steps if step.op is Op.BINARY_LINEAR)
+    assert row.binary == 65 * 5
+    assert row.floats == step.blobs["scale"].size + step.blobs["bias"].size
+    assert (row.binary_macs, row.float_macs) == (10 * 65 * 5, 2 * 10 * 5)
+
+
+@given(programs())
+def test_points_of_the_program_come_first(program):
+    asked = summarize(program, 77)[-1].binary_macs
+    assert asked == summarize(program, program.points or 77)[-1].binary_macs
+
+
+def test_operations_count_a_binary_product_as_a_64th():
+    assert operations(Row("x", "", 0, 0, 640, 5, 0)) == 15
+
+
+def test_table_has_a_line_per_row_and_the_operations():
+    rows = summarize(every_op(0), 1000)
+    lines = table(rows).splitlines()
+    assert len(lines) == len(rows) + 4  # heads, two rules, OPs
+    assert len({len(line) for line in lines[:-1]}) == 1
+    for row, line in zip(rows[:-1], lines[2:], strict=False):
+        assert line.startswith(row.name)
+        assert line.endswith(f" {row.bytes:,}")
+    assert lines[-1].endswith(f"{operations(rows[-1]):,.0f}")
