@@ -17,9 +17,11 @@ def available() -> bool:
 
 
 def engine() -> ModuleType:
-    """Return the compiled engine. Raises EngineError with the way out where it was not built."""
+    """Return the compiled engine, `popcloud._engine`. Raises EngineError with the way out where it was not built."""
     try:
         from popcloud import _engine
     except ImportError as error:
-        raise EngineError(f"the compiled engine is missing ({error}); build it with `make build`") from error
+        raise EngineError(
+            f"the compiled engine is missing ({error}); build it with `make build`, or reinstall popcloud"
+        ) from error
     return _engine

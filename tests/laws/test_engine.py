@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError, EngineError, FileError
-from popcloud.packed.file import encode, write
+from popcloud.packed.file import encode, read, write
 from popcloud.packed.layout import checksum
 from popcloud.packed.program import Activation, Kind, Op, Program, Rows
 from popcloud.runtime import reference
@@ -237,35 +237,34 @@ def test_truncated_and_flipped_files_are_refused(data, tmp_path, rng):
     assert "not a model file" in refused(tmp_path / "a", b"PK" + data)
 
 
+# Half of the damage goes to the tables at the front: most bytes are constants.
+CHANGES = st.tuples(st.booleans(), st.integers(0, 2**20), st.sampled_from([0, 1, 2, 3, 64, 127, 255, -1, +256]))
+
+
 @settings(max_examples=400)
-@given(st.sampled_from(FILES), st.data())
-def test_both_readers_accept_the_same_files(tmp_path_factory, data, draw):
+@given(st.sampled_from(FILES), st.lists(CHANGES, min_size=1, max_size=3))
+def test_both_readers_accept_the_same_files(tmp_path_factory, data, changes):
     """Wrong bytes under a right checksum: both readers refuse, or both load and the engine runs."""
     raw = np.frombuffer(data, np.uint8).copy()
-    for _ in range(draw.draw(st.integers(1, 3))):
-        last = draw.draw(st.sampled_from([2048, len(raw) - 1]))
-        at = draw.draw(st.integers(12, min(last, len(raw) - 1)))
-        raw[at] = draw.draw(st.sampled_from([0, 1, 2, 3, 64, 127, 255, int(raw[at]) ^ 1, (int(raw[at]) + 1) % 256]))
+    for front, at, byte in changes:
+        at = 12 + at % (min(2048, len(raw)) - 12 if front else len(raw) - 12)
+        raw[at] = byte if 0 <= byte < 256 else (int(raw[at]) + byte // abs(byte)) % 256
     raw[12:16] = np.array([checksum(raw)], "<u4").view(np.uint8)
-    path = tmp_path_factory.getbasetemp() / "damaged.popc"
+    path = tmp_path_factory.mktemp("damaged") / "a.popc"
     path.write_bytes(raw.tobytes())
-    answers = []
-    for read in (reference_reads, engine_reads):
-        try:
-            answers.append(read(path))
-        except FileError as error:
-            answers.append(fault(str(error)))
-    assert answers[0] == answers[1]
+    assert outcome(reference_reads, path) == outcome(engine_reads, path)
 
 
-def fault(message):
+def outcome(read, path):
+    """What a reader finds, or the fault it names."""
     known = ("not a model file", "truncated", "newer version", "damaged", "inconsistent")
-    return next(word for word in known if word in message)
+    try:
+        return read(path)
+    except FileError as error:
+        return next(word for word in known if word in str(error))
 
 
 def reference_reads(path):
-    from popcloud.packed.file import read
-
     program = read(path)
     return [(v.name, v.kind, v.rows, v.channels) for v in program.values], list(program.classes)
 
