@@ -35,7 +35,8 @@ class Extremes:
 def largest_products(x: Tensor, weight: Tensor, signs: bool) -> Extremes:
     """Return the largest element over n of x (B, n, K) times weight (C, K)^T, and the first row that has it.
 
-    signs  x and weight hold -1 and +1 alone: the engine's kernels do it, if they are there, with the same answer
+    signs  x holds -1 and +1 alone, and a row of weight one scale times those: the engine's kernels do it, if they are
+           there, with the same answer
     """
     if signs and x.device.type == "cpu" and native.available():
         return _largest_by_engine(x, weight)
@@ -55,7 +56,7 @@ def _largest_by_engine(x: Tensor, weight: Tensor) -> Extremes:
     x_bits = engine.pack(x.detach().reshape(-1, inputs).float().numpy(), zeros)
     w_bits = np.ascontiguousarray(engine.pack(weight.detach().float().contiguous().numpy(), zeros).T)
     least, rows = engine.pooled_minimum(x_bits.reshape(clouds, points, -1), w_bits, torch.get_num_threads())
-    values = torch.from_numpy(least).to(x.dtype).mul_(-2).add_(inputs)
+    values = torch.from_numpy(least).to(x.dtype).mul_(-2).add_(inputs).mul_(weight.detach()[:, 0].abs())
     return Extremes(values, torch.from_numpy(rows).long())
 
 
