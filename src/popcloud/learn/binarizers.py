@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 def signs(x: Tensor) -> Tensor:
     """Return -1 where x < 0, else +1 (NaN too), in x's type."""
-    return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
+    below = torch.empty_like(x.detach())
+    torch.lt(x.detach(), 0, out=below)  # 1 or 0 as x's type: several times faster than torch.where
+    return below.mul_(-2).add_(1)
 
 
 class SteSign(torch.autograd.Function):
@@ -24,14 +26,16 @@ class SteSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Any shape."""
-        ctx.save_for_backward(x.abs() <= 1)  # a byte an element: four times less memory than x itself
+        low, high = x.aminmax() if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+        # After a hardtanh every gradient passes and no mask is needed; else a byte an element, not x itself.
+        ctx.save_for_backward(None if low >= -1 and high <= 1 else x.abs() <= 1)
         return signs(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Clip."""
         (passes,) = ctx.saved_tensors
-        return grad * passes
+        return grad if passes is None else grad * passes
 
 
 class ApproxSign(torch.autograd.Function):

@@ -62,11 +62,7 @@ class RPReLU(nn.Module):
 
 
 class Norm(nn.BatchNorm1d):
-    """Batch norm over all but the last dimension."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., channels)."""
-        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+    """Batch norm of rows (R, channels), which can also be told a batch's statistics."""
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
@@ -81,7 +77,9 @@ def make_activation(name: str, channels: int) -> nn.Module:
     """Return the module for none, relu, hardtanh or rprelu."""
     if name == "rprelu":
         return RPReLU(channels)
-    return {"none": nn.Identity, "relu": nn.ReLU, "hardtanh": nn.Hardtanh}[name]()
+    if name == "none":
+        return nn.Identity()
+    return nn.ReLU(inplace=True) if name == "relu" else nn.Hardtanh(inplace=True)  # batch norm needs its input alone
 
 
 class Weighted(nn.Module):
@@ -142,8 +140,9 @@ class Layer(Weighted):
         if not self.training:
             return self.tail(self.products(x))
         seen, weight = self.operands(x)
-        z = F.linear(seen, weight, self.bias)
-        return self.activation(z if self.norm is None else self.norm(z))
+        z = F.linear(seen.flatten(0, -2), weight, self.bias)  # flat: activations in place must not write to a view
+        z = self.activation(z if self.norm is None else self.norm(z))
+        return z.unflatten(0, x.shape[:-1]) if x.ndim > 2 else z
 
     def products(self, x: Tensor) -> Tensor:
         """Return d, what `tail` takes in eval mode: the sums of signs, times the row's factor if there is one."""
