@@ -79,7 +79,8 @@ class Session:
         """Return the softmax of the answer in float64, (classes,) or (B, classes)."""
         logits = self.run(points).astype(np.float64)
         powers: NDArray[np.float64] = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+        shares: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+        return shares
 
 
 def split(points: Clouds) -> tuple[list[ArrayLike], bool]:
