@@ -7,26 +7,22 @@
 // byte; then the halves are gathered without ever masking, all modulo 256:
 //     whole += byte,  upper += (16-bit lane) >> 4
 // In the odd bytes `upper` is then the second row's count. In the even bytes the odd neighbour's lower half has been
-// shifted in as well, and is taken off once at the end, see `separate`. That is 8 vector operations for 3 nibbles of
-// 64 counts, 96 binary multiply-adds each, where xor and popcount need 4 operations for 128 multiply-adds.
+// shifted in as well, and is taken off once at the end, see `separate`. That is 8 vector operations for 768 binary
+// multiply-adds; with xor and popcount it would be 12.
 #include "kernels/kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/avx2_float.h"
-#include "kernels/sum.h"
+#include "kernels/sum_by_columns.h"
 #include "kernels/target.h"
 
 namespace popcloud {
 namespace {
 
-constexpr size_t kGroup = 64;         // output channels of one tile of weights, one word of the answer
-constexpr size_t kNibbles = 16;       // per word
-constexpr size_t kChunk = 3;          // words whose mismatches fit a byte; 48 nibbles are 16 whole triples
-constexpr size_t kMaxWords = 511;     // mismatches fit a signed 16-bit lane; longer rows take the portable way
-constexpr size_t kPanel = 1024;       // output channels whose limits or minima are kept on the stack
-constexpr size_t kBlockWords = 512;   // words of row pairs that are prepared at a time: 16 KiB of table offsets
+constexpr size_t kNibbles = 16;      // per word
+constexpr size_t kBlockWords = 512;  // words of row pairs whose table offsets are worked out at a time: 16 KiB
 constexpr size_t kBlockPairs = 16;
 
 // Entry 16 b + a: the 16 bytes described above.
@@ -45,27 +41,26 @@ constexpr Tables make_tables() {
 
 constexpr Tables kTables = make_tables();
 
-size_t groups_of(size_t channels) { return (channels + kGroup - 1) / kGroup; }
+size_t prepared_bytes(size_t words, size_t channels) { return (channels + 63) / 64 * 64 * words * kNibbles; }
 
-// [group][nibble][channel of the group], a byte per nibble. Within a word the lower nibbles of its 8 bytes come
-// first, then the upper ones: the order in which `encode` can take a row apart without shuffling.
-size_t prepared_bytes(size_t words, size_t channels) { return groups_of(channels) * words * kNibbles * kGroup; }
-
+// [group of 64 channels][nibble][channel of the group], a byte per nibble. Within a word the lower nibbles of its 8
+// bytes come first, then the upper ones: the order in which `encode` can take a row apart without shuffling.
 void prepare(const uint64_t* bits, size_t words, size_t channels, void* prepared) {
   uint8_t* out = static_cast<uint8_t*>(prepared);
-  for (size_t c = 0; c < groups_of(channels) * kGroup; ++c)
+  for (size_t c = 0; c < (channels + 63) / 64 * 64; ++c)
     for (size_t k = 0; k < words; ++k) {
-      uint8_t* nibbles = out + ((c / kGroup * words + k) * kNibbles) * kGroup + c % kGroup;
+      uint8_t* nibbles = out + (c / 64 * words + k) * kNibbles * 64 + c % 64;
       const uint64_t word = c < channels ? bits[k * channels + c] : 0;  // padding: never read as an answer
-      for (size_t i = 0; i < kNibbles; ++i)
-        nibbles[i * kGroup] = uint8_t(word >> (i % 8 * 8 + i / 8 * 4) & 15);
+      for (size_t i = 0; i < kNibbles; ++i) nibbles[i * 64] = uint8_t(word >> (i % 8 * 8 + i / 8 * 4) & 15);
     }
 }
 
 POPCLOUD_TARGET_BEGIN("avx2,fma,popcnt")
 
+#include "kernels/groups.inc"
+
 // Offsets into kTables of a pair of rows, 16 per word.
-void encode(const uint64_t* a, const uint64_t* b, size_t words, uint16_t* offset) {
+POPCLOUD_INLINE void encode(const uint64_t* a, const uint64_t* b, size_t words, uint16_t* offset) {
   constexpr uint64_t kLow = 0x0f0f0f0f0f0f0f0f;
   for (size_t k = 0; k < words; ++k) {
     const uint64_t low = (a[k] & kLow) | (b[k] & kLow) << 4;
@@ -77,14 +72,13 @@ void encode(const uint64_t* a, const uint64_t* b, size_t words, uint16_t* offset
 }
 
 POPCLOUD_INLINE __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
-inline void store(void* p, __m256i v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
+POPCLOUD_INLINE void store(void* p, __m256i v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
 
-inline __m256i table(uint16_t offset) {
-  return _mm256_broadcastsi128_si256(
-      _mm_load_si128(reinterpret_cast<const __m128i*>(kTables.bytes[0] + offset)));
+POPCLOUD_INLINE __m256i table(uint16_t offset) {
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(kTables.bytes[0] + offset)));
 }
 
-// Mismatches of 32 channels (a block) with a pair of rows, as bytes.
+// Mismatches of a pair of rows with 32 channels, half a group, as bytes.
 struct Pair {
   __m256i a, b;
 };
@@ -98,14 +92,14 @@ POPCLOUD_INLINE Pair separate(__m256i whole, __m256i upper) {
   return {_mm256_sub_epi8(whole, b_upper), b};
 }
 
-// `whole` and `upper` of kBlocks blocks take the look-ups of kCount nibbles: of 3, as more would overflow a half
-// byte, or of what is left at the end. The blocks are 2 in one group, or 4 in two groups `stride` bytes apart.
-template <int kCount, int kBlocks>
+// `whole` and `upper` of kGroups groups, `stride` bytes apart, take the look-ups of kCount nibbles: of 3, as more
+// would overflow a half byte, or of what is left at the end.
+template <int kCount, int kGroups>
 POPCLOUD_INLINE void look_up(const uint8_t* weights, size_t stride, const uint16_t* offset,
-                             __m256i (&whole)[kBlocks], __m256i (&upper)[kBlocks]) {
+                             __m256i (&whole)[2 * kGroups], __m256i (&upper)[2 * kGroups]) {
   const __m256i t0 = table(offset[0]), t1 = table(offset[kCount > 1]), t2 = table(offset[kCount - 1]);
   POPCLOUD_UNROLL
-  for (int i = 0; i < kBlocks; ++i) {
+  for (int i = 0; i < 2 * kGroups; ++i) {
     const uint8_t* w = weights + size_t(i / 2) * stride + size_t(i % 2) * 32;
     __m256i sum = _mm256_shuffle_epi8(t0, load(w));
     if (kCount > 1) sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(t1, load(w + kGroup)));
@@ -115,146 +109,139 @@ POPCLOUD_INLINE void look_up(const uint8_t* weights, size_t stride, const uint16
   }
 }
 
-template <int kBlocks>
+template <int kGroups>
 POPCLOUD_INLINE void count_bytes(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t nibbles,
-                                 Pair (&out)[kBlocks]) {
-  __m256i whole[kBlocks], upper[kBlocks];
+                                 Pair (&out)[2 * kGroups]) {
+  __m256i whole[2 * kGroups], upper[2 * kGroups];
   POPCLOUD_UNROLL
-  for (int i = 0; i < kBlocks; ++i) whole[i] = upper[i] = _mm256_setzero_si256();
+  for (int i = 0; i < 2 * kGroups; ++i) whole[i] = upper[i] = _mm256_setzero_si256();
   size_t k = 0;
-  for (; k + 3 <= nibbles; k += 3) look_up<3>(weights + k * kGroup, stride, offset + k, whole, upper);
-  if (nibbles - k == 2) look_up<2>(weights + k * kGroup, stride, offset + k, whole, upper);
-  if (nibbles - k == 1) look_up<1>(weights + k * kGroup, stride, offset + k, whole, upper);
+  for (; k + 3 <= nibbles; k += 3) look_up<3, kGroups>(weights + k * kGroup, stride, offset + k, whole, upper);
+  if (nibbles - k == 2) look_up<2, kGroups>(weights + k * kGroup, stride, offset + k, whole, upper);
+  if (nibbles - k == 1) look_up<1, kGroups>(weights + k * kGroup, stride, offset + k, whole, upper);
   POPCLOUD_UNROLL
-  for (int i = 0; i < kBlocks; ++i) out[i] = separate(whole[i], upper[i]);
+  for (int i = 0; i < 2 * kGroups; ++i) out[i] = separate(whole[i], upper[i]);
 }
 
-// The counts of a block in one row: bytes where they fit, else 16-bit lanes of the even and of the odd channels.
+// A row's counts with a group, the lower and the upper 32 channels.
 struct Bytes {
-  __m256i all;
+  __m256i half[2];
 };
 struct Shorts {
-  __m256i even, odd;
+  __m256i even[2], odd[2];  // widening a byte in its place parts even and odd channels
 };
 
-// A block in memory. Bytes use the first half of it.
-struct alignas(64) Block {
-  int16_t lanes[32];
-};
-
-inline Bytes get(const Block& m, Bytes) { return {load(m.lanes)}; }
-inline Shorts get(const Block& m, Shorts) { return {load(m.lanes), load(m.lanes + 16)}; }
-inline void put(Block& m, Bytes x) { store(m.lanes, x.all); }
-inline void put(Block& m, Shorts x) { store(m.lanes, x.even), store(m.lanes + 16, x.odd); }
-
-// One channel of a block in memory.
-inline int32_t get_one(const Block& m, size_t c, Bytes) { return reinterpret_cast<const uint8_t*>(m.lanes)[c]; }
-inline int32_t get_one(const Block& m, size_t c, Shorts) { return m.lanes[c / 2 + c % 2 * 16]; }
-inline void put_one(Block& m, size_t c, int32_t v, Bytes) { reinterpret_cast<uint8_t*>(m.lanes)[c] = uint8_t(v); }
-inline void put_one(Block& m, size_t c, int32_t v, Shorts) { m.lanes[c / 2 + c % 2 * 16] = int16_t(v); }
-
-// More than any count: 3 words are 192 mismatches, kMaxWords 32704.
-inline int32_t beyond(Bytes) { return 255; }
-inline int32_t beyond(Shorts) { return 32767; }
-
-inline Bytes smaller(Bytes x, Bytes y) { return {_mm256_min_epu8(x.all, y.all)}; }
-inline Shorts smaller(Shorts x, Shorts y) {
-  return {_mm256_min_epi16(x.even, y.even), _mm256_min_epi16(x.odd, y.odd)};
+POPCLOUD_INLINE void get(const Block& m, Bytes& x) { x = {{load(m.lanes), load(m.lanes + 16)}}; }
+POPCLOUD_INLINE void get(const Block& m, Shorts& x) {
+  x = {{load(m.lanes), load(m.lanes + 32)}, {load(m.lanes + 16), load(m.lanes + 48)}};
+}
+POPCLOUD_INLINE void put(Block& m, const Bytes& x) { store(m.lanes, x.half[0]), store(m.lanes + 16, x.half[1]); }
+POPCLOUD_INLINE void put(Block& m, const Shorts& x) {
+  store(m.lanes, x.even[0]), store(m.lanes + 16, x.odd[0]);
+  store(m.lanes + 32, x.even[1]), store(m.lanes + 48, x.odd[1]);
 }
 
-// Bit c = x[c] >= y[c].
-inline uint32_t reaches(Bytes x, Bytes y) {
-  return uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(x.all, y.all), x.all)));
+inline size_t lane_of(size_t c) { return c / 32 * 32 + c % 2 * 16 + c % 32 / 2; }
+
+inline int32_t get_one(const Block& m, size_t c, const Bytes*) {
+  return reinterpret_cast<const uint8_t*>(m.lanes)[c];
 }
-inline uint32_t reaches(Shorts x, Shorts y) {
-  const __m256i even = _mm256_cmpgt_epi16(y.even, x.even), odd = _mm256_cmpgt_epi16(y.odd, x.odd);
-  return ~uint32_t(_mm256_movemask_epi8(_mm256_blendv_epi8(even, odd, _mm256_set1_epi16(int16_t(0xff00)))));
+inline int32_t get_one(const Block& m, size_t c, const Shorts*) { return m.lanes[lane_of(c)]; }
+inline void put_one(Block& m, size_t c, int32_t v, const Bytes*) {
+  reinterpret_cast<uint8_t*>(m.lanes)[c] = uint8_t(v);
+}
+inline void put_one(Block& m, size_t c, int32_t v, const Shorts*) { m.lanes[lane_of(c)] = int16_t(v); }
+
+POPCLOUD_INLINE Bytes smaller(const Bytes& x, const Bytes& y) {
+  return {{_mm256_min_epu8(x.half[0], y.half[0]), _mm256_min_epu8(x.half[1], y.half[1])}};
+}
+POPCLOUD_INLINE Shorts smaller(const Shorts& x, const Shorts& y) {
+  return {{_mm256_min_epi16(x.even[0], y.even[0]), _mm256_min_epi16(x.even[1], y.even[1])},
+          {_mm256_min_epi16(x.odd[0], y.odd[0]), _mm256_min_epi16(x.odd[1], y.odd[1])}};
 }
 
-template <int kBlocks>
-POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Bytes (&a)[kBlocks],
-                  Bytes (&b)[kBlocks]) {
-  Pair part[kBlocks];
-  count_bytes<kBlocks>(weights, stride, offset, words * kNibbles, part);
+POPCLOUD_INLINE uint32_t top_bits(__m256i bytes) { return uint32_t(_mm256_movemask_epi8(bytes)); }
+
+POPCLOUD_INLINE uint64_t reaches(const Bytes& x, const Bytes& y) {
+  const uint32_t low = top_bits(_mm256_cmpeq_epi8(_mm256_max_epu8(x.half[0], y.half[0]), x.half[0]));
+  const uint32_t high = top_bits(_mm256_cmpeq_epi8(_mm256_max_epu8(x.half[1], y.half[1]), x.half[1]));
+  return low | uint64_t{high} << 32;
+}
+POPCLOUD_INLINE uint64_t reaches(const Shorts& x, const Shorts& y) {
+  uint32_t below[2];
   POPCLOUD_UNROLL
-  for (int i = 0; i < kBlocks; ++i) a[i].all = part[i].a, b[i].all = part[i].b;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i even = _mm256_cmpgt_epi16(y.even[i], x.even[i]), odd = _mm256_cmpgt_epi16(y.odd[i], x.odd[i]);
+    below[i] = top_bits(_mm256_blendv_epi8(even, odd, _mm256_set1_epi16(int16_t(0xff00))));
+  }
+  return ~(below[0] | uint64_t{below[1]} << 32);
 }
 
-inline void add(Shorts& sum, __m256i bytes) {
-  sum.even = _mm256_add_epi16(sum.even, _mm256_and_si256(bytes, _mm256_set1_epi16(0x00ff)));
-  sum.odd = _mm256_add_epi16(sum.odd, _mm256_srli_epi16(bytes, 8));
-}
-
-template <int kBlocks>
-POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words, Shorts (&a)[kBlocks],
-                  Shorts (&b)[kBlocks]) {
+POPCLOUD_INLINE void spread(const Bytes& x, int32_t* out) {
   POPCLOUD_UNROLL
-  for (int i = 0; i < kBlocks; ++i) a[i].even = a[i].odd = b[i].even = b[i].odd = _mm256_setzero_si256();
-  for (size_t k = 0; k < words; k += kChunk) {
-    Pair part[kBlocks];
-    count_bytes<kBlocks>(weights + k * kNibbles * kGroup, stride, offset + k * kNibbles,
-                         (words - k < kChunk ? words - k : kChunk) * kNibbles, part);
+  for (int i = 0; i < 2; ++i) {
+    const __m128i parts[2] = {_mm256_castsi256_si128(x.half[i]), _mm256_extracti128_si256(x.half[i], 1)};
     POPCLOUD_UNROLL
-    for (int i = 0; i < kBlocks; ++i) add(a[i], part[i].a), add(b[i], part[i].b);
+    for (int j = 0; j < 4; ++j) {
+      const __m128i eight = j % 2 ? _mm_srli_si128(parts[j / 2], 8) : parts[j / 2];
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * i + 8 * j), _mm256_cvtepu8_epi32(eight));
+    }
+  }
+}
+POPCLOUD_INLINE void spread(const Shorts& x, int32_t* out) {
+  Block block;
+  put(block, x);
+  for (size_t c = 0; c < kGroup; ++c) out[c] = block.lanes[lane_of(c)];
+}
+
+template <int kGroups>
+POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words,
+                           Bytes (&a)[kGroups], Bytes (&b)[kGroups]) {
+  Pair part[2 * kGroups];
+  count_bytes<kGroups>(weights, stride, offset, words * kNibbles, part);
+  POPCLOUD_UNROLL
+  for (int i = 0; i < 2 * kGroups; ++i) a[i / 2].half[i % 2] = part[i].a, b[i / 2].half[i % 2] = part[i].b;
+}
+
+POPCLOUD_INLINE void add(Shorts& sum, int half, __m256i bytes) {
+  sum.even[half] = _mm256_add_epi16(sum.even[half], _mm256_and_si256(bytes, _mm256_set1_epi16(0x00ff)));
+  sum.odd[half] = _mm256_add_epi16(sum.odd[half], _mm256_srli_epi16(bytes, 8));
+}
+
+template <int kGroups>
+POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t* offset, size_t words,
+                           Shorts (&a)[kGroups], Shorts (&b)[kGroups]) {
+  const __m256i zero = _mm256_setzero_si256();
+  POPCLOUD_UNROLL
+  for (int i = 0; i < kGroups; ++i) a[i] = b[i] = {{zero, zero}, {zero, zero}};
+  for (size_t k = 0; k < words; k += kByteWords) {
+    Pair part[2 * kGroups];
+    count_bytes<kGroups>(weights + k * kNibbles * kGroup, stride, offset + k * kNibbles,
+                         (words - k < kByteWords ? words - k : kByteWords) * kNibbles, part);
+    POPCLOUD_UNROLL
+    for (int i = 0; i < 2 * kGroups; ++i) add(a[i / 2], i % 2, part[i].a), add(b[i / 2], i % 2, part[i].b);
   }
 }
 
-// What becomes of the counts of a row: `take` gets those of one group, the lower and the upper 32 channels.
-
-template <class Counts>
-struct Threshold {
-  const Block* floor;  // limit + 1, of the panel's channels
-  uint64_t* out;       // the panel's first word in row 0
-  size_t out_words;
-
-  void take(size_t row, size_t group, Counts low, Counts high) {
-    const uint64_t bits = reaches(low, get(floor[2 * group], low));
-    out[row * out_words + group] = bits | uint64_t{reaches(high, get(floor[2 * group + 1], high))} << 32;
-  }
-};
-
-template <class Counts>
-struct Minimum {
-  Block* least;
-
-  void take(size_t, size_t group, Counts low, Counts high) {
-    put(least[2 * group], smaller(low, get(least[2 * group], low)));
-    put(least[2 * group + 1], smaller(high, get(least[2 * group + 1], high)));
-  }
-};
-
-template <class Counts>
-struct Mismatches {
-  int32_t* out;  // the panel's first channel in row 0
-  size_t channels, panel;
-
-  void take(size_t row, size_t group, Counts low, Counts high) {
-    Block block[2];
-    put(block[0], low), put(block[1], high);
-    const size_t first = group * kGroup, last = first + kGroup < panel ? first + kGroup : panel;
-    for (size_t c = first; c < last; ++c)
-      out[row * channels + c] = get_one(block[c % kGroup / 32], c % 32, low);
-  }
-};
-
-// The rows of a block against kBlocks / 2 groups.
-template <class Counts, int kBlocks, class Answer>
+// A block of rows against kGroups groups. With two, the tables of a pair serve 128 channels, and the sums of both
+// still fit the registers.
+template <int kGroups, class Answer>
 POPCLOUD_INLINE void tile(const uint8_t* weights, const uint16_t* offset, size_t first_row, size_t rows, size_t group,
-                 size_t words, Answer& answer) {
+                          size_t words, Answer& answer) {
   const size_t stride = words * kNibbles * kGroup;
   for (size_t r = 0; r < rows; r += 2) {
-    Counts a[kBlocks], b[kBlocks];
-    count<kBlocks>(weights + group * stride, stride, offset + r / 2 * words * kNibbles, words, a, b);
+    typename Answer::Counts a[kGroups], b[kGroups];
+    count<kGroups>(weights + group * stride, stride, offset + r / 2 * words * kNibbles, words, a, b);
     POPCLOUD_UNROLL
-    for (int i = 0; i < kBlocks; i += 2) answer.take(first_row + r, group + size_t(i / 2), a[i], a[i + 1]);
-    if (r + 1 == rows) break;
+    for (int i = 0; i < kGroups; ++i) answer.take(first_row + r, group + size_t(i), a[i]);
+    if (r + 1 == rows) break;  // an odd row is paired with itself
     POPCLOUD_UNROLL
-    for (int i = 0; i < kBlocks; i += 2) answer.take(first_row + r + 1, group + size_t(i / 2), b[i], b[i + 1]);
+    for (int i = 0; i < kGroups; ++i) answer.take(first_row + r + 1, group + size_t(i), b[i]);
   }
 }
 
 // All rows against `groups` groups of weights, a block of rows at a time: its table offsets stay in the first cache.
-template <class Counts, class Answer>
+template <class Answer>
 void walk(const uint64_t* x, size_t rows, size_t words, const uint8_t* weights, size_t groups, Answer& answer) {
   alignas(64) uint16_t offset[kBlockWords * kNibbles];
   const size_t pairs = kBlockWords / words < kBlockPairs ? kBlockWords / words : kBlockPairs;
@@ -265,117 +252,21 @@ void walk(const uint64_t* x, size_t rows, size_t words, const uint8_t* weights, 
       encode(a, i + 1 < here ? a + words : a, words, offset + i / 2 * words * kNibbles);
     }
     size_t g = 0;
-    for (; g + 2 <= groups; g += 2) tile<Counts, 4>(weights, offset, r, here, g, words, answer);
-    if (g < groups) tile<Counts, 2>(weights, offset, r, here, g, words, answer);
+    for (; g + 2 <= groups; g += 2) tile<2>(weights, offset, r, here, g, words, answer);
+    if (g < groups) tile<1>(weights, offset, r, here, g, words, answer);
   }
-}
-
-// A stretch of at most kPanel output channels, so that what an answer keeps per channel fits the stack.
-struct Panel {
-  size_t first, channels;
-  const uint8_t* weights;
-};
-
-inline Panel panel_at(const PackedMatrix& w, Channels at, size_t first) {
-  const uint8_t* weights = static_cast<const uint8_t*>(w.prepared);
-  return {first, at.last - first < kPanel ? at.last - first : kPanel, weights + first * w.words * kNibbles};
-}
-
-template <class Counts>
-void threshold_of(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, const int32_t* limit,
-                  uint64_t* out) {
-  for (size_t first = at.first; first < at.last; first += kPanel) {
-    const Panel panel = panel_at(w, at, first);
-    const size_t groups = groups_of(panel.channels);
-    Block floor[kPanel / 32];
-    for (size_t c = 0; c < groups * kGroup; ++c)  // padding never reaches its floor, so tail bits are 0
-      put_one(floor[c / 32], c % 32, c < panel.channels ? limit[first + c] + 1 : beyond(Counts{}), Counts{});
-    Threshold<Counts> answer{floor, out + first / 64, groups_of(w.channels)};
-    walk<Counts>(x, rows, w.words, panel.weights, groups, answer);
-  }
-}
-
-template <class Counts>
-void fill(Block* m, size_t blocks, int32_t value) {
-  for (size_t c = 0; c < blocks * 32; ++c) put_one(m[c / 32], c % 32, value, Counts{});
-}
-
-// The least of each channel goes on; channels that the rows from `row` on improve note `row`.
-template <class Counts>
-void improve(Block* best, const Block* now, size_t channels, size_t row, int32_t* where) {
-  for (size_t i = 0; i * 32 < channels; ++i) {
-    const Counts before = get(best[i], Counts{}), after = get(now[i], Counts{});
-    for (uint32_t better = ~reaches(after, before); better; better &= better - 1) {
-      const size_t c = i * 32 + size_t(__builtin_ctz(better));
-      if (c < channels) where[c] = int32_t(row);
-    }
-    put(best[i], smaller(before, after));
-  }
-}
-
-// From `row` on, the first row with exactly `least` mismatches; there is one.
-inline int32_t find(const uint64_t* x, const PackedMatrix& w, size_t channel, int32_t row, int32_t least) {
-  for (;; ++row) {
-    int64_t count = 0;
-    for (size_t k = 0; k < w.words; ++k)
-      count += _mm_popcnt_u64(x[size_t(row) * w.words + k] ^ w.bits[k * w.channels + channel]);
-    if (count == least) return row;
-  }
-}
-
-template <class Counts>
-void minimum_of(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least, int32_t* where) {
-  constexpr size_t kFew = 8;  // rows among which `find` has to look
-  for (size_t first = at.first; first < at.last; first += kPanel) {
-    const Panel panel = panel_at(w, at, first);
-    const size_t groups = groups_of(panel.channels);
-    Block best[kPanel / 32], now[kPanel / 32];
-    fill<Counts>(best, 2 * groups, beyond(Counts{}));
-    Minimum<Counts> answer{where ? now : best};
-    for (size_t r = 0; r < rows; r += where ? kFew : rows) {
-      const size_t here = where && rows - r > kFew ? kFew : rows - r;
-      if (where) fill<Counts>(now, 2 * groups, beyond(Counts{}));
-      walk<Counts>(x + r * w.words, here, w.words, panel.weights, groups, answer);
-      if (where) improve<Counts>(best, now, panel.channels, r, where + first);
-    }
-    for (size_t c = 0; c < panel.channels; ++c) {
-      least[first + c] = get_one(best[c / 32], c % 32, Counts{});
-      if (where) where[first + c] = find(x, w, first + c, where[first + c], least[first + c]);
-    }
-  }
-}
-
-template <class Counts>
-void mismatches_of(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* out) {
-  const Panel all{at.first, at.last - at.first, panel_at(w, at, at.first).weights};
-  Mismatches<Counts> answer{out + at.first, w.channels, all.channels};
-  walk<Counts>(x, rows, w.words, all.weights, groups_of(all.channels), answer);
-}
-
-void mismatches(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* out) {
-  if (w.words > kMaxWords) return kPortable.mismatches(x, rows, w, at, out);
-  (w.words <= kChunk ? mismatches_of<Bytes> : mismatches_of<Shorts>)(x, rows, w, at, out);
-}
-
-void threshold(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, const int32_t* limit,
-               uint64_t* out) {
-  if (w.words > kMaxWords) return kPortable.threshold(x, rows, w, at, limit, out);
-  (w.words <= kChunk ? threshold_of<Bytes> : threshold_of<Shorts>)(x, rows, w, at, limit, out);
-}
-
-void minimum(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least, int32_t* where) {
-  if (w.words > kMaxWords) return kPortable.minimum(x, rows, w, at, least, where);
-  (w.words <= kChunk ? minimum_of<Bytes> : minimum_of<Shorts>)(x, rows, w, at, least, where);
 }
 
 POPCLOUD_TARGET_END
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt"); }
+bool supported() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
+}
 
 }  // namespace
 
-const KernelTable kAvx2{"avx2",  supported, prepared_bytes, prepare,        mismatches, threshold, minimum,
-                        kPortable.sum, avx2::linear, avx2::binarize, avx2::affine};
+const KernelTable kAvx2{"avx2",  supported,      prepared_bytes, prepare,        mismatches,  threshold,
+                        minimum, sum_by_columns, avx2::linear,   avx2::binarize, avx2::affine};
 
 }  // namespace popcloud
 
