@@ -24,11 +24,19 @@ class Augmentation(BaseModel):
 
     model_config = _FROZEN
 
-    scale: tuple[float, float] = Field((1.0, 1.0), description="each cloud is scaled by a factor between these two")
-    translate: float = Field(0.0, ge=0, le=10, description="largest shift of a cloud along each axis")
-    jitter: float = Field(0.0, ge=0, le=1, description="standard deviation of the noise added to each coordinate")
-    dropout: float = Field(0.0, ge=0, lt=1, description="largest share of points replaced by the cloud's first one")
-    rotate_z: bool = Field(False, description="turn each cloud about the z axis by any angle")
+    scale: tuple[float, float] = Field(
+        default=(1.0, 1.0), description="each cloud is scaled by a factor between these two"
+    )
+    translate: float = Field(default=0.0, ge=0, le=10, description="largest shift of a cloud along each axis")
+    jitter: float = Field(
+        default=0.0, ge=0, le=1, description="standard deviation of the noise added to each coordinate"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="largest share of points replaced by the cloud's first one"
+    )
+    rotate_z: bool | float = Field(
+        default=False, ge=0, le=180, description="turn about z by up to so many degrees either way; true: any turn"
+    )
 
     @field_validator("scale")
     @classmethod
@@ -38,7 +46,7 @@ class Augmentation(BaseModel):
         return scale
 
     def build(self) -> Augment:
-        """Return the function object that applies it."""
+        """Return what applies it to clouds."""
         return Augment(**self.model_dump())
 
 
@@ -47,38 +55,48 @@ class Recipe(BaseModel):
 
     model_config = _FROZEN
 
-    backbone: str = Field("pointnet_vanilla", description="the network")
-    binarizer: str = Field("lsr", description="how signs are trained; 'real' is the real-valued twin")
-    pool: str = Field("ema-max", description="how a cloud's points become one row")
+    backbone: str = Field(default="pointnet_vanilla", description="the network")
+    binarizer: str = Field(default="lsr", description="how signs are trained; 'real' is the real-valued twin")
+    pool: str = Field(default="ema-max", description="how a cloud's points become one row")
 
-    dataset: str = Field("shapes", description="the data set")
-    root: str | None = Field(None, description="folder of the data set; none for a generated one")
-    classes: tuple[str, ...] | None = Field(None, min_length=2, description="only these classes, in this order")
-    points: int = Field(1024, ge=1, le=1 << 20, description="points per cloud")
-    train_size: int | None = Field(None, ge=2, le=10_000_000, description="clouds of the training split; null: all")
-    test_size: int | None = Field(None, ge=1, le=10_000_000, description="clouds of the test split; null: all")
-    data_seed: int = Field(0, ge=0, lt=1 << 63, description="chance of generated or sampled clouds")
-    validation: float = Field(0.1, ge=0, le=0.5, description="share of each training class kept to choose the epoch")
-    validation_seed: int = Field(0, ge=0, lt=1 << 63, description="chance of the validation split")
-    augment: Augmentation = Field(Augmentation(), description="changes to training clouds")
+    dataset: str = Field(default="shapes", description="the data set")
+    root: str | None = Field(default=None, description="folder of the data set; none for a generated one")
+    classes: tuple[str, ...] | None = Field(default=None, min_length=2, description="only these classes, in this order")
+    points: int = Field(default=1024, ge=1, le=1 << 20, description="points per cloud")
+    train_size: int | None = Field(
+        default=None, ge=2, le=10_000_000, description="clouds of the training split; null: all"
+    )
+    test_size: int | None = Field(default=None, ge=1, le=10_000_000, description="clouds of the test split; null: all")
+    data_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of generated or sampled clouds")
+    validation: float = Field(
+        default=0.1, ge=0, le=0.5, description="share of each training class kept to choose the epoch"
+    )
+    validation_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of the validation split")
+    augment: Augmentation = Field(default=Augmentation(), description="changes to training clouds")
 
-    epochs: int = Field(60, ge=1, le=100_000, description="passes over the training clouds")
-    batch: int = Field(32, ge=2, le=65_536, description="clouds per step")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="how weights move")
-    lr: float = Field(1e-3, gt=0, le=10, description="learning rate at the first epoch")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="weight decay")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
-    schedule: Literal["cosine", "constant", "step"] = Field("cosine", description="learning rate over epochs")
-    step_epochs: int = Field(20, ge=1, le=100_000, description="epochs between the steps of schedule 'step'")
-    step_factor: float = Field(0.7, gt=0, le=1, description="factor at each step of schedule 'step'")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    transform_penalty: float = Field(0.001, ge=0, le=100, description="weight of the feature-transform regulariser")
+    epochs: int = Field(default=60, ge=1, le=100_000, description="passes over the training clouds")
+    batch: int = Field(default=32, ge=2, le=65_536, description="clouds per step")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(default="adam", description="how weights move")
+    lr: float = Field(default=1e-3, gt=0, le=10, description="learning rate at the first epoch")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="weight decay")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
+    schedule: Literal["cosine", "constant", "step"] = Field(default="cosine", description="learning rate over epochs")
+    step_epochs: int = Field(default=20, ge=1, le=100_000, description="epochs between the steps of schedule 'step'")
+    step_factor: float = Field(default=0.7, gt=0, le=1, description="factor at each step of schedule 'step'")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    transform_penalty: float = Field(
+        default=0.001, ge=0, le=100, description="weight of the feature-transform regulariser"
+    )
 
-    seed: int = Field(0, ge=0, lt=1 << 63, description="chance of weights, order and augmentation")
-    threads: int | None = Field(None, ge=1, le=1024, description="threads of PyTorch; none leaves its own choice")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the network is trained")
-    save_every: int = Field(0, ge=0, description="batches between checkpoints inside an epoch; 0: at its end only")
-    tensorboard: bool = Field(False, description="write TensorBoard events beside the log")
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of weights, order and augmentation")
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="threads of PyTorch; none leaves its own choice"
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the network is trained")
+    save_every: int = Field(
+        default=0, ge=0, description="batches between checkpoints inside an epoch; 0: at its end only"
+    )
+    tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
 
     @field_validator("backbone", "binarizer", "pool", "dataset")
     @classmethod
@@ -170,11 +188,12 @@ def _line(error: ValidationError) -> str:
     """Return the first complaint of pydantic as one line."""
     first = error.errors(include_url=False)[0]
     names = [str(part) for part in first["loc"]]
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         model = Augmentation if names[0] == "augment" and len(names) > 1 else Recipe
         return unknown("recipe field", names[-1], model.model_fields)
     if first["type"] == "value_error":
-        return f"{'.'.join(names)}: {first['ctx']['error']}"
+        text = str(first["ctx"]["error"])
+        return text if text.startswith("unknown") else f"{'.'.join(names)}: {text}"
     expected = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{'.'.join(names)}: expected {expected}, found {first['input']!r}"
 

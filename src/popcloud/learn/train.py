@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -102,15 +102,15 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 def _open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder a run's before any time is spent; with `resume` see that it is one."""
     marker = out / RECIPE
-    try:
-        found = marker.exists()
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{out}: can't be written ({error.strerror}); choose another folder") from error
+    found = marker.is_file()
     if found and not resume:
         raise FileError(f"{out}: has a run already; resume it, or choose another folder")
     if resume and not found:
         raise CheckpointError(f"{out}: no run to resume; start one, or check the path")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: can't be written ({error.strerror}); choose another folder") from error
     if not resume:
         checkpoint.write_atomically(marker, _json(recipe.model_dump(mode="json")))
 
@@ -118,20 +118,21 @@ def _open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
 @contextmanager
 def _settings(recipe: Recipe) -> Iterator[None]:
     """Set what is global to PyTorch (seed, threads, deterministic kernels) and put it back afterwards."""
-    threads, fill = torch.get_num_threads(), torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # a module whose switch is a property that type checkers can't see
+    threads, fill = torch.get_num_threads(), memory.fill_uninitialized_memory
     exact, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     devices = [torch.cuda.current_device()] if recipe.device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads or threads)
         torch.use_deterministic_algorithms(recipe.device == "cpu")
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+        memory.fill_uninitialized_memory = False  # a debugging aid that costs time
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(exact, warn_only=warn)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            memory.fill_uninitialized_memory = fill
 
 
 def _epochs(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> None:
@@ -175,9 +176,9 @@ def _train_epoch(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> N
 
 def _step(run: Run, rows: Any) -> None:
     """Take one step on the training clouds at `rows` and count what the network answered."""
-    place, recipe = run.place, run.recipe
+    place, recipe, network = run.place, run.recipe, cast(Any, run.model)
     x, labels = make_batch(recipe, run.data.training, rows, place.epoch, place.batch)
-    logits, penalty = run.model.loss_terms(x)
+    logits, penalty = network.loss_terms(x)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     loss = loss + recipe.transform_penalty * penalty
     value = loss.item()
