@@ -121,7 +121,7 @@ def test_hdf5_without_any_file_of_a_split_says_which(hdf5):
 def test_a_damaged_hdf5_file_is_named(hdf5):
     path = hdf5 / "ply_data_train1.h5"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DatasetError, match="ply_data_train1.h5: not a readable HDF5 file"):
+    with pytest.raises(DatasetError, match=r"ply_data_train1.h5: not a readable HDF5 file"):
         load(hdf5, "train", points=8)
 
 
@@ -202,7 +202,7 @@ def test_half_written_meshes_name_the_first_missing_folder(meshes):
     for path in (meshes / "bathtub" / "test").iterdir():
         path.unlink()
     (meshes / "bathtub" / "test").rmdir()
-    with pytest.raises(DatasetError, match="bathtub.test is missing"):
+    with pytest.raises(DatasetError, match=r"bathtub.test is missing"):
         load(meshes, "test", points=8)
     assert len(load(meshes, "train", points=8)) == 9
 
@@ -210,7 +210,7 @@ def test_half_written_meshes_name_the_first_missing_folder(meshes):
 def test_an_empty_class_folder_is_half_written(meshes):
     for path in (meshes / "bed" / "train").iterdir():
         path.unlink()
-    with pytest.raises(DatasetError, match="bed_0001.off is missing"):
+    with pytest.raises(DatasetError, match=r"bed_0001.off is missing"):
         load(meshes, "train", points=8)
 
 
@@ -223,7 +223,7 @@ def test_a_mesh_without_faces_is_refused(tmp_path):
 
 def test_a_damaged_mesh_names_file_and_line(meshes):
     (meshes / "bed" / "train" / "bed_0002.off").write_text("OFF\n3 1 0\n0 0 0\n1 x 0\n0 1 0\n3 0 1 2\n")
-    with pytest.raises(CloudError, match="bed_0002.off, line 4: expected x y z"):
+    with pytest.raises(CloudError, match=r"bed_0002.off, line 4: expected x y z"):
         load(meshes, "train", points=8)
 
 
@@ -242,13 +242,13 @@ def test_packed_points_come_back_to_a_rounding_of_int16(tmp_path, rng):
 
 def test_packed_form_lacking_a_split_names_its_file(packed):
     (packed / "modelnet40_50_test.npz").unlink()
-    with pytest.raises(DatasetError, match="modelnet40_50_test.npz is missing"):
+    with pytest.raises(DatasetError, match=r"modelnet40_50_test.npz is missing"):
         load(packed, "test", points=8)
 
 
 def test_packed_form_without_class_names(packed):
     (packed / "classes.txt").unlink()
-    with pytest.raises(DatasetError, match="classes.txt is missing"):
+    with pytest.raises(DatasetError, match=r"classes.txt is missing"):
         load(packed, "train", points=8)
     (packed / "classes.txt").write_text("\n")
     with pytest.raises(DatasetError, match="expected one class name a line"):
@@ -259,7 +259,7 @@ def test_packed_form_without_class_names(packed):
 def test_a_truncated_packed_file_is_named(packed, keep):
     path = packed / "modelnet40_50_train.npz"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DatasetError, match="modelnet40_50_train.npz: not a readable npz"):
+    with pytest.raises(DatasetError, match=r"modelnet40_50_train.npz: not a readable npz"):
         load(packed, "train", points=8)
 
 
@@ -298,7 +298,7 @@ def test_a_folder_of_something_else_says_what_was_expected(tmp_path):
 @pytest.mark.parametrize("form", ["hdf5", "packed"])
 def test_more_points_than_stored_are_refused(form, request):
     root = request.getfixturevalue(form)
-    with pytest.raises(DatasetError, match="points=99, but (40|50) are stored per cloud"):
+    with pytest.raises(DatasetError, match=r"points=99, but (40|50) are stored per cloud"):
         load(root, "train", points=99)
 
 

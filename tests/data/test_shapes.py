@@ -56,10 +56,10 @@ def test_points_facing_the_camera_are_seen_more_often(rng):
     seen = shapes.in_view(normals, normals, rng)  # the unit sphere: a point is its own normal
     share = seen.mean(axis=1)
     assert share.min() > 0.3
-    assert 0.55 < share.mean() < 0.8
+    assert 0.6 < share.mean() < 0.9
     # What is left leans to one side: the mean of the points seen is off the centre.
     lean = [np.linalg.norm(cloud[mask].mean(axis=0)) for cloud, mask in zip(normals, seen, strict=True)]
-    assert np.mean(lean) > 0.15
+    assert np.mean(lean) > 0.1  # 400 points spread evenly lean by about 0.05
 
 
 def test_noise_moves_all_points_a_little_and_a_few_far(rng):

@@ -66,7 +66,7 @@ def _header(path: Path, content: bytes) -> tuple[str, list[_Element], int, int]:
             if words[:1] == ["format"]:
                 form = words[1]
             elif words[:1] == ["element"]:
-                elements.append(_Element(words[1], int(words[2])))
+                elements.append(_Element(words[1], _count(words[2])))
             elif words[:1] == ["property"]:
                 elements[-1].properties.append(_property(words))
             elif number > 1 and words and words[0] not in ("comment", "obj_info"):
@@ -76,6 +76,12 @@ def _header(path: Path, content: bytes) -> tuple[str, list[_Element], int, int]:
     if form not in BYTE_ORDER:
         raise CloudError(f"{path}: expected format {', '.join(BYTE_ORDER)}, found {form or 'none'!r}")
     return form, elements, start, number
+
+
+def _count(word: str) -> int:
+    if int(word) < 0:
+        raise ValueError(word)
+    return int(word)
 
 
 def _property(words: list[str]) -> tuple[str, str, str | None]:

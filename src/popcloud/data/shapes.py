@@ -17,12 +17,12 @@ from popcloud.errors import DatasetError
 CLASSES = tuple(SOLIDS)
 CLOUDS = {"train": 2800, "test": 700}
 
-TILT = 25.0  # degrees off the upright, at most
-STRETCH = 0.15  # each axis is scaled by 1 +- this
-FACING_AWAY = 0.9  # points on the far side go with a chance of up to this
-CUT = 0.2  # up to this share of the points is hidden by a straight edge
+TILT = 20.0  # degrees off the upright, at most
+STRETCH = 0.12  # each axis is scaled by 1 +- this
+FACING_AWAY = 0.6  # points on the far side go with a chance of up to this
+CUT = 0.15  # up to this share of the points is hidden by a straight edge
 JITTER = 0.01  # standard deviation of the noise, as a share of the body's size (1)
-OUTLIERS = 0.01  # this share of the points, on average, lies anywhere in the unit cube
+OUTLIERS = 0.005  # this share of the points, on average, lies anywhere in the unit cube
 DRAWN = 2  # points drawn per point wanted, so that enough stay in view
 
 

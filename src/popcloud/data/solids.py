@@ -1,7 +1,7 @@
 """The made-up solids: for each class, a way to draw bodies of random proportions.
 
 Each maker takes a generator and a count B and gives a Mesh of B bodies, of about unit size, upright along z. The ranges
-of the proportions are such that no two classes meet: a capsule always has a long straight part, a tube a wide hole.
+of the proportions are such that no two classes meet: a plate is never as thick as a cube, a tube has a wide hole.
 """
 
 from __future__ import annotations
@@ -37,13 +37,9 @@ def sphere(rng: np.random.Generator, count: int) -> Mesh:
     return revolve(np.tile(_arc(-90, 90, 17), (count, 1, 1)))
 
 
-def capsule(rng: np.random.Generator, count: int) -> Mesh:
-    """A cylinder between two half balls."""
-    straight = _uniform(rng, 1.4, 2.2, count)[:, None]
-    low, high = np.tile(_arc(-90, 0, 8), (count, 1, 1)), np.tile(_arc(0, 90, 8), (count, 1, 1))
-    low[:, :, 1] -= straight
-    high[:, :, 1] += straight
-    return revolve(np.concatenate([low, high], axis=1) * 0.5)
+def _corner(x: Floats, y: Floats, z: Floats | float) -> Floats:
+    """Return (B, 3)."""
+    return np.stack([x, y, np.broadcast_to(z, x.shape)], axis=1)
 
 
 def _cuboid(half: Floats) -> Mesh:
@@ -81,10 +77,10 @@ def cone(rng: np.random.Generator, count: int) -> Mesh:
     return revolve(_profile((0, -0.7), (radius, -0.7), (0, 0.8), count=count))
 
 
-def prism(rng: np.random.Generator, count: int) -> Mesh:
-    """A column with three sides."""
-    radius = _uniform(rng, 0.6, 0.75, count)
-    return revolve(_profile((0, -0.8), (radius, -0.8), (radius, 0.8), (0, 0.8), count=count), segments=3)
+def hourglass(rng: np.random.Generator, count: int) -> Mesh:
+    """Two cones, tip to tip, with a narrow neck."""
+    radius, neck = _uniform(rng, 0.5, 0.7, count), _uniform(rng, 0.06, 0.12, count)
+    return revolve(_profile((0, -0.8), (radius, -0.8), (neck, 0), (radius, 0.8), (0, 0.8), count=count))
 
 
 def torus(rng: np.random.Generator, count: int) -> Mesh:
@@ -132,35 +128,39 @@ def l_beam(rng: np.random.Generator, count: int) -> Mesh:
     return extrude(np.stack([np.stack(corner, axis=1) for corner in outline], axis=1), -half, half)
 
 
+def arch(rng: np.random.Generator, count: int) -> Mesh:
+    """Two posts under a beam."""
+    width, height, deep = (rng.uniform(*span, count) for span in ((0.7, 0.9), (1.0, 1.4), (0.2, 0.35)))
+    post = _uniform(rng, 0.25, 0.35, count)
+    beam = box(_corner(-width, -deep, height), _corner(width, deep, height + post))
+    left = box(_corner(-width, -deep, 0), _corner(post - width, deep, height))
+    right = box(_corner(width - post, -deep, 0), _corner(width, deep, height))
+    return union(beam, left, right)
+
+
 def table(rng: np.random.Generator, count: int) -> Mesh:
     """A board on four legs at its corners."""
-    half = rng.uniform([0.6, 0.6], [0.9, 0.9], (count, 2))
-    height, leg, board = (rng.uniform(*span, count) for span in ((0.7, 1.1), (0.12, 0.2), (0.08, 0.14)))
-    top = np.concatenate([half, (height + board)[:, None]], axis=1)
-    bottom = np.concatenate([-half, height[:, None]], axis=1)
-    legs = []
-    for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
-        outer = half * (x, y)
-        inner = outer - leg[:, None] * (x, y)
-        low = np.concatenate([np.minimum(outer, inner), np.zeros((count, 1))], axis=1)
-        high = np.concatenate([np.maximum(outer, inner), height[:, None]], axis=1)
-        legs.append(box(low, high))
-    return union(box(bottom, top), *legs)
+    half_x, half_y, height = (rng.uniform(*span, count) for span in ((0.6, 0.9), (0.6, 0.9), (0.7, 1.1)))
+    leg, board = _uniform(rng, 0.12, 0.2, count), _uniform(rng, 0.08, 0.14, count)
+    parts = [box(_corner(-half_x, -half_y, height), _corner(half_x, half_y, height + board))]
+    for x in (-half_x, half_x - leg):
+        parts += [box(_corner(x, y, 0), _corner(x + leg, y + leg, height)) for y in (-half_y, half_y - leg)]
+    return union(*parts)
 
 
 SOLIDS: dict[str, Callable[[np.random.Generator, int], Mesh]] = {
     "sphere": sphere,
-    "capsule": capsule,
     "cube": cube,
     "plate": plate,
     "cylinder": cylinder,
     "tube": tube,
     "cone": cone,
-    "prism": prism,
+    "hourglass": hourglass,
     "torus": torus,
     "bowl": bowl,
     "helix": helix,
     "cross": cross,
     "l_beam": l_beam,
+    "arch": arch,
     "table": table,
 }
