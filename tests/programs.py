@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from popcloud.packed.bits import pack_weights
+from popcloud.packed.layout import checksum
 from popcloud.packed.program import BLOBS, Activation, Array, Kind, Op, Program, Rows, Step, Value
 from popcloud.packed.validate import ACTIVATED, BINARY, POOLED, PROJECT, TO_BITS, blob_type
 
@@ -138,6 +139,13 @@ def same(a: Program, b: Program) -> bool:
         and all(s[k].dtype == t[k].dtype and s[k].shape == t[k].shape and s[k].tobytes() == t[k].tobytes() for k in s)
         for s, t in pairs
     )
+
+
+def sealed(data: bytes) -> bytes:
+    """Return a file with the checksum its bytes ask for, as someone would who wrote it wrong on purpose."""
+    raw = np.frombuffer(data, np.uint8).copy()
+    raw[12:16] = np.array([checksum(raw)], "<u4").view(np.uint8)
+    return raw.tobytes()
 
 
 assert set(POOL_OPS[Kind.BITS]) | set(CLOUD_OPS[Kind.BITS]) == BINARY  # none is forgotten above

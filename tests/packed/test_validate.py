@@ -72,7 +72,7 @@ def test_normalizations_are_those_of_the_cloud():
         ({"points": -1}, "points"),
         ({"points": LIMIT + 1}, "points"),
         ({"normalize": "unit_cube"}, "normalize: .*unit_cube"),
-        ({"classes": ()}, "classes"),
+        ({"classes": ()}, "classes: expected at least one"),
         ({"classes": ("a", "a", "b")}, "class: .*'a'"),
         ({"classes": ("a", "", "b")}, "class: .*''"),
         ({"classes": ("a", "b\0", "c")}, "class: "),
