@@ -113,7 +113,7 @@ def test_a_request_that_makes_no_sense_is_refused_in_one_line(load, arguments, s
 
 
 def test_an_unknown_dataset_names_the_valid_ones():
-    with pytest.raises(DatasetError, match="unknown dataset 'shape'; did you mean 'shapes'.*modelnet40"):
+    with pytest.raises(DatasetError, match=r"unknown dataset 'shape'; did you mean 'shapes'.*modelnet40"):
         dataset("shape")
 
 

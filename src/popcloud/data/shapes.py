@@ -22,7 +22,7 @@ STRETCH = 0.12  # each axis is scaled by 1 +- this
 FACING_AWAY = 0.6  # points on the far side go with a chance of up to this
 CUT = 0.15  # up to this share of the points is hidden by a straight edge
 JITTER = 0.01  # standard deviation of the noise, as a share of the body's size (1)
-OUTLIERS = 0.005  # this share of the points, on average, lies anywhere in the unit cube
+OUTLIERS = 0.01  # this share of the points, on average, lies anywhere in the unit ball
 DRAWN = 2  # points drawn per point wanted, so that enough stay in view
 
 
@@ -122,5 +122,7 @@ def add_noise(xyz: Floats, rng: np.random.Generator) -> Floats:
     """Return clouds (B, N, 3) of about unit size with jitter on every point and a few points anywhere."""
     noisy = xyz + np.float32(JITTER) * rng.standard_normal(xyz.shape, dtype=np.float32)
     stray = rng.random(xyz.shape[:2], dtype=np.float32) < OUTLIERS
-    noisy[stray] = rng.uniform(-1, 1, (int(stray.sum()), 3))
+    # Inside the unit ball and not beyond: one point far away would shrink the whole body when it is normalised.
+    radius = np.cbrt(rng.random((int(stray.sum()), 1), dtype=np.float32))
+    noisy[stray] = radius * _directions(len(radius), rng)[..., 0]
     return noisy

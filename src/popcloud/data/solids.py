@@ -58,16 +58,16 @@ def plate(rng: np.random.Generator, count: int) -> Mesh:
 
 
 def cylinder(rng: np.random.Generator, count: int) -> Mesh:
-    """A round column with flat ends."""
-    radius = _uniform(rng, 0.4, 0.6, count)
+    """A slim round column with flat ends."""
+    radius = _uniform(rng, 0.3, 0.42, count)
     return revolve(_profile((0, -0.8), (radius, -0.8), (radius, 0.8), (0, 0.8), count=count))
 
 
 def tube(rng: np.random.Generator, count: int) -> Mesh:
-    """A pipe: a column with a wide hole along its axis."""
-    outer = _uniform(rng, 0.5, 0.7, count)
-    inner = outer * _uniform(rng, 0.65, 0.8, count)
-    rows = ((outer, -0.7), (outer, 0.7), (inner, 0.7), (inner, -0.7), (outer, -0.7))
+    """A pipe: a short wide column, open along its axis."""
+    outer = _uniform(rng, 0.65, 0.8, count)
+    inner = outer * _uniform(rng, 0.75, 0.85, count)
+    rows = ((outer, -0.5), (outer, 0.5), (inner, 0.5), (inner, -0.5), (outer, -0.5))
     return revolve(_profile(*rows, count=count))
 
 
