@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from popcloud.data import DATASETS
-from popcloud.errors import CheckpointError, FileError, RecipeError, TrainingError
+from popcloud.errors import CheckpointError, DatasetError, FileError, RecipeError, TrainingError
 from popcloud.learn import checkpoint, journal
 from popcloud.learn import train as training
 from popcloud.learn.progress import Silent
 from popcloud.learn.stop import Stopped
-from popcloud.learn.train import RESULT, learning_rate, train
+from popcloud.learn.train import RECIPE, RESULT, learning_rate, train
 
 
 class Seen(Silent):
@@ -199,6 +199,13 @@ def test_a_run_is_not_overwritten(tiny, tmp_path):
     with pytest.raises(FileError, match="has a run already; resume it"):
         train(tiny(seed=1), tmp_path / "run")
     assert (tmp_path / "run" / checkpoint.BEST).read_bytes() == before
+
+
+def test_a_run_that_found_no_data_can_be_started_again(tiny, tmp_path):
+    with pytest.raises(DatasetError):
+        train(tiny(dataset="modelnet40", root=tmp_path / "none"), tmp_path / "run")
+    train(tiny(), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / RECIPE).read_text()) == tiny().model_dump(mode="json")
 
 
 def test_nothing_to_resume(tiny, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -215,12 +215,13 @@ def _allowed(name: str, field: Any) -> str:
     if getattr(field.annotation, "__origin__", None) is Literal:
         return ", ".join(field.annotation.__args__)
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >="}
-    bounds = [f"{signs[key]} {value}" for part in field.metadata for key, value in vars_of(part) if key in signs]
-    kind = getattr(field.annotation, "__name__", str(field.annotation)).replace("|", "or")
+    bounds = [f"{signs[key]} {value}" for part in field.metadata for key, value in _values_of(part) if key in signs]
+    plain = isinstance(field.annotation, type) and not get_args(field.annotation)
+    kind = field.annotation.__name__ if plain else str(field.annotation).replace("|", "or")
     return ", ".join([kind, *bounds])
 
 
-def vars_of(part: Any) -> list[tuple[str, Any]]:
+def _values_of(part: Any) -> list[tuple[str, Any]]:
     """Return the (name, value) pairs of one of pydantic's bounds."""
     return [(key, getattr(part, key)) for key in getattr(part, "__slots__", ()) or vars(part)]
 

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from popcloud.errors import CheckpointError, FileError, RecipeError, TrainingError
 from popcloud.learn import checkpoint, journal
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
+from popcloud.learn.memory import keep_freed_memory
 from popcloud.learn.metrics import evaluate
 from popcloud.learn.progress import Reporter, Silent
 from popcloud.learn.recipe import Recipe
@@ -83,11 +84,11 @@ def train(
         run = begin(recipe, folder)
         try:
             _epochs(run, reporter, lambda: pressed() or (stop is not None and stop()))
+            return _finish(run)
         except KeyboardInterrupt:  # a second Ctrl-C, or one where we could install no handler: `last` is still whole
             raise _stopped(run) from None
         finally:
             reporter.close()
-        return _finish(run)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -102,22 +103,23 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 def _open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder a run's before any time is spent; with `resume` see that it is one."""
     marker = out / RECIPE
-    found = marker.is_file()
-    if found and not resume:
-        raise FileError(f"{out}: has a run already; resume it, or choose another folder")
-    if resume and not found:
-        raise CheckpointError(f"{out}: no run to resume; start one, or check the path")
     try:
+        saved, marked = (out / checkpoint.LAST).is_file(), marker.is_file()
+        if saved and not resume:
+            raise FileError(f"{out}: has a run already; resume it, or choose another folder")
+        if resume and not (saved or marked):
+            raise CheckpointError(f"{out}: no run to resume; start one, or check the path")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{out}: can't be written ({error.strerror}); choose another folder") from error
-    if not resume:
+    if not saved:  # also for a run that ended before its first save, for want of its data set: nothing is lost
         checkpoint.write_atomically(marker, _json(recipe.model_dump(mode="json")))
 
 
 @contextmanager
 def _settings(recipe: Recipe) -> Iterator[None]:
     """Set what is global to PyTorch (seed, threads, deterministic kernels) and put it back afterwards."""
+    keep_freed_memory()  # a quarter faster on CPUs; the one setting that can't be put back, and no bits depend on it
     memory: Any = torch.utils.deterministic  # a module whose switch is a property that type checkers can't see
     threads, fill = torch.get_num_threads(), memory.fill_uninitialized_memory
     exact, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
