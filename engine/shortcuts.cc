@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace popcloud {
 namespace {
 
-constexpr size_t kFewRows = 64;      // below this, looking for equal rows costs what it saves
-constexpr size_t kSampleRows = 256;  // after so many rows, go on only if enough of them were equal
+constexpr size_t kFewRows = 64;         // below this, looking for equal rows costs what it saves
+constexpr size_t kSampleRows = 256;     // after so many rows, go on only if enough of them were equal
+constexpr size_t kWorthGathering = 75;  // percent: gathering pays where no more channels than these are left
 constexpr uint32_t kEmpty = UINT32_MAX;
 
 uint64_t hash_row(const uint64_t* row, size_t words) {
@@ -19,29 +21,36 @@ uint64_t hash_row(const uint64_t* row, size_t words) {
   return hash * 0x9E3779B97F4A7C15u;
 }
 
+// `Words` is 1 for a row of one word, so that the compiler sees a number, or 0 for any width.
+template <size_t Words>
+size_t keep_first(uint64_t* x, size_t rows, size_t width, uint32_t* table, int bits) {
+  const size_t words = Words ? Words : width, mask = (size_t{1} << bits) - 1;
+  size_t kept = 0;
+  for (size_t r = 0; r < rows; ++r) {
+    if (r == kSampleRows && kept > kSampleRows * 7 / 8) {
+      std::memmove(x + kept * words, x + r * words, 8 * words * (rows - r));
+      return kept + rows - r;
+    }
+    const uint64_t* row = x + r * words;
+    size_t at = hash_row(row, words) >> (64 - bits);
+    while (table[at] != kEmpty && !std::equal(row, row + words, x + table[at] * words)) at = (at + 1) & mask;
+    if (table[at] != kEmpty) continue;
+    table[at] = static_cast<uint32_t>(kept);
+    std::copy(row, row + words, x + kept * words);
+    ++kept;
+  }
+  return kept;
+}
+
 }  // namespace
 
 size_t unique_rows(uint64_t* x, size_t rows, size_t words, Scratch& scratch) {
   if (rows < kFewRows) return rows;
   int bits = 1;
   while (size_t{1} << bits < 2 * rows) ++bits;
-  size_t mask = (size_t{1} << bits) - 1, bytes = 8 * words, kept = 0;
-  auto table = scratch.table.take<uint32_t>(mask + 1);
-  std::fill(table, table + mask + 1, kEmpty);
-  for (size_t r = 0; r < rows; ++r) {
-    if (r == kSampleRows && kept > kSampleRows * 7 / 8) {
-      std::memmove(x + kept * words, x + r * words, (rows - r) * bytes);
-      return kept + rows - r;
-    }
-    const uint64_t* row = x + r * words;
-    size_t at = hash_row(row, words) >> (64 - bits);
-    while (table[at] != kEmpty && std::memcmp(x + table[at] * words, row, bytes) != 0) at = (at + 1) & mask;
-    if (table[at] != kEmpty) continue;
-    table[at] = static_cast<uint32_t>(kept);
-    if (kept != r) std::memcpy(x + kept * words, row, bytes);
-    ++kept;
-  }
-  return kept;
+  auto table = scratch.table.take<uint32_t>(size_t{1} << bits);
+  std::fill(table, table + (size_t{1} << bits), kEmpty);
+  return words == 1 ? keep_first<1>(x, rows, words, table, bits) : keep_first<0>(x, rows, words, table, bits);
 }
 
 namespace {
@@ -68,24 +77,25 @@ void pool_max_bits_early(const Layer& layer, const KernelTable& table, const uin
   const PackedMatrix& w = layer.weight;
   auto least = scratch.least.take<int32_t>(w.channels);
   auto open = scratch.open.take<uint32_t>(w.channels);  // undecided channels
-  size_t count = at.last - at.first, done = 0;
-  for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(at.first + i);
-  PackedMatrix part = w;
-  Channels range = at;
-  for (size_t border : {rows / 16, rows / 4, rows}) {
+  size_t first = at.first, last = at.last, done = 0;
+  std::iota(open + first, open + last, static_cast<uint32_t>(first));
+  std::fill(out + first / 64, out + words_of(last), ~uint64_t{0});
+  if (at.last % 64) out[at.last / 64] >>= 64 - at.last % 64;
+  PackedMatrix part = w;  // its column i is channel open[i]
+  for (size_t border : {rows / 8, rows * 3 / 8, rows}) {
     if (border == done) continue;
-    table.minimum(x + done * w.words, border - done, part, range, least, nullptr);
-    size_t kept = 0;
-    for (size_t i = 0; i < count; ++i)
-      if (least[range.first + i] > layer.limit[open[i]]) open[kept++] = open[i];
-    count = kept;
+    table.minimum(x + done * w.words, border - done, part, {first, last}, least, nullptr);
     done = border;
-    if (count == 0 || done == rows) break;
-    part = gather(w, table, open, count, scratch);
-    range = {0, count};
+    for (size_t i = first; i < last; ++i)
+      out[open[i] / 64] &= ~(uint64_t{least[i] <= layer.limit[open[i]]} << open[i] % 64);
+    auto decided = [&](uint32_t c) { return (out[c / 64] >> c % 64 & 1) == 0; };
+    size_t still = (last - first) - static_cast<size_t>(std::count_if(open + first, open + last, decided));
+    if (still == 0) break;
+    if (done == rows || still > (last - first) * kWorthGathering / 100) continue;
+    std::remove_copy_if(open + first, open + last, open, decided);
+    first = 0, last = still;
+    part = gather(w, table, open, still, scratch);
   }
-  std::fill(out + at.first / 64, out + words_of(at.last), uint64_t{0});
-  for (size_t i = 0; i < count; ++i) out[open[i] / 64] |= uint64_t{1} << open[i] % 64;
 }
 
 }  // namespace popcloud
