@@ -55,8 +55,10 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny, tmp_path, binarizer):
     cut = tmp_path / "cut"
     with pytest.raises(Stopped, match="saved after 0 epochs and 3 batches"):
         train(recipe, cut, stop=stop_after(3))
+    with pytest.raises(Stopped, match="saved after 1 epochs and 2 batches"):  # schedules have moved by now
+        train(recipe, cut, resume=True, stop=stop_after(3))
     with pytest.raises(Stopped, match="saved after 1 epochs and 4 batches"):  # all steps done, not yet validated
-        train(recipe, cut, resume=True, stop=stop_after(5))
+        train(recipe, cut, resume=True, stop=stop_after(2))
     train(recipe, cut, resume=True)
     assert contents(cut) == contents(tmp_path / "whole")
 
