@@ -106,6 +106,8 @@ POPCLOUD_INLINE void look_up(const uint8_t* weights, size_t stride, const uint16
     if (kCount > 2) sum = _mm256_add_epi8(sum, _mm256_shuffle_epi8(t2, load(w + 2 * kGroup)));
     whole[i] = _mm256_add_epi8(whole[i], sum);
     upper[i] = _mm256_add_epi8(upper[i], _mm256_srli_epi16(sum, 4));
+    POPCLOUD_NOW(whole[i]);
+    POPCLOUD_NOW(upper[i]);
   }
 }
 
@@ -224,9 +226,9 @@ POPCLOUD_INLINE void count(const uint8_t* weights, size_t stride, const uint16_t
 }
 
 // A block of rows against kGroups groups. With two, the tables of a pair serve 128 channels, and the sums of both
-// still fit the registers.
+// still fit the registers: by itself, as otherwise GCC puts some of them into memory for the sake of loops around it.
 template <int kGroups, class Answer>
-POPCLOUD_INLINE void tile(const uint8_t* weights, const uint16_t* offset, size_t first_row, size_t rows, size_t group,
+POPCLOUD_NOINLINE void tile(const uint8_t* weights, const uint16_t* offset, size_t first_row, size_t rows, size_t group,
                           size_t words, Answer& answer) {
   const size_t stride = words * kNibbles * kGroup;
   for (size_t r = 0; r < rows; r += 2) {

@@ -25,3 +25,7 @@
 
 // For the parts of an inner loop: left to itself, GCC calls the larger of them and passes their vectors through memory.
 #define POPCLOUD_INLINE inline __attribute__((always_inline))
+#define POPCLOUD_NOINLINE __attribute__((noinline))
+
+// The compiler finishes vector v here instead of starting several and running out of registers.
+#define POPCLOUD_NOW(v) __asm__ volatile("" : "+x"(v))
