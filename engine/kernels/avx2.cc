@@ -179,21 +179,29 @@ POPCLOUD_INLINE uint64_t reaches(const Shorts& x, const Shorts& y) {
   return ~(below[0] | uint64_t{below[1]} << 32);
 }
 
+// Eight counts to 32 bits each.
+POPCLOUD_INLINE void store_wide(int32_t* out, __m256i eight) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), eight);
+}
+
 POPCLOUD_INLINE void spread(const Bytes& x, int32_t* out) {
   POPCLOUD_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const __m128i parts[2] = {_mm256_castsi256_si128(x.half[i]), _mm256_extracti128_si256(x.half[i], 1)};
-    POPCLOUD_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const __m128i eight = j % 2 ? _mm_srli_si128(parts[j / 2], 8) : parts[j / 2];
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * i + 8 * j), _mm256_cvtepu8_epi32(eight));
-    }
+  for (int i = 0; i < 4; ++i) {
+    const __m128i part = i % 2 ? _mm256_extracti128_si256(x.half[i / 2], 1) : _mm256_castsi256_si128(x.half[i / 2]);
+    store_wide(out + 16 * i, _mm256_cvtepu8_epi32(part));
+    store_wide(out + 16 * i + 8, _mm256_cvtepu8_epi32(_mm_srli_si128(part, 8)));
   }
 }
 POPCLOUD_INLINE void spread(const Shorts& x, int32_t* out) {
-  Block block;
-  put(block, x);
-  for (size_t c = 0; c < kGroup; ++c) out[c] = block.lanes[lane_of(c)];
+  POPCLOUD_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const __m256i low = _mm256_unpacklo_epi16(x.even[i], x.odd[i]);    // channels 0 to 7 and 16 to 23 of the half
+    const __m256i high = _mm256_unpackhi_epi16(x.even[i], x.odd[i]);  // 8 to 15 and 24 to 31
+    store_wide(out + 32 * i, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)));
+    store_wide(out + 32 * i + 8, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)));
+    store_wide(out + 32 * i + 16, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(low, 1)));
+    store_wide(out + 32 * i + 24, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(high, 1)));
+  }
 }
 
 template <int kGroups>

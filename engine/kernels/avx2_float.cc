@@ -71,17 +71,40 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
     }
 }
 
-// All channels for kRows rows. Two vectors keep 12 sums in registers at 6 rows; at one row 8 hide the latency.
+// All channels for kRows rows. At 6 rows, two vectors keep 12 sums in registers.
 template <int kRows>
 inline void linear_rows(const Linear& p, size_t r) {
   size_t c = 0;
-  if (kRows == 1)
-    for (; c + 64 <= p.channels; c += 64) linear_tile<1, 8, false>(p, r, c, 0);
   for (; c + 16 <= p.channels; c += 16) linear_tile<kRows, 2, false>(p, r, c, 0);
   const size_t left = p.channels - c;
   if (left > 8) linear_tile<kRows, 2, true>(p, r, c, left - 8);
   else if (left == 8) linear_tile<kRows, 1, false>(p, r, c, 0);
   else if (left) linear_tile<kRows, 1, true>(p, r, c, left);
+}
+
+// A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels for a few
+// inputs at a time, and the sums wait in `out` meanwhile. The tail, at most 7 channels, goes as a tile.
+inline void linear_row(const Linear& p, size_t r) {
+  constexpr size_t kFew = 4;
+  const size_t whole = p.channels / kLanes * kLanes, first = p.inputs % kFew;
+  const float* x = p.x + r * p.inputs;
+  float* out = p.out + r * p.channels;
+  for (size_t c = 0; c < whole; c += kLanes) {
+    __m256 sum = p.bias ? _mm256_loadu_ps(p.bias + c) : _mm256_setzero_ps();
+    for (size_t k = 0; k < first; ++k)
+      sum = _mm256_fmadd_ps(_mm256_broadcast_ss(x + k), _mm256_loadu_ps(p.w + k * p.channels + c), sum);
+    _mm256_storeu_ps(out + c, sum);
+  }
+  for (size_t k = first; k < p.inputs; k += kFew)
+    for (size_t c = 0; c < whole; c += kLanes) {
+      __m256 sum = _mm256_loadu_ps(out + c);
+      POPCLOUD_UNROLL
+      for (size_t i = 0; i < kFew; ++i)
+        sum = _mm256_fmadd_ps(_mm256_broadcast_ss(x + k + i), _mm256_loadu_ps(p.w + (k + i) * p.channels + c), sum);
+      _mm256_storeu_ps(out + c, sum);
+    }
+  for (size_t c = 0; c < whole; c += kLanes) _mm256_storeu_ps(out + c, activate(_mm256_loadu_ps(out + c), p.act));
+  if (whole < p.channels) linear_tile<1, 1, true>(p, r, whole, p.channels - whole);
 }
 
 }  // namespace
@@ -92,7 +115,7 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
   size_t r = 0;
   for (; r + 6 <= rows; r += 6) linear_rows<6>(p, r);
   for (; r + 2 <= rows; r += 2) linear_rows<2>(p, r);
-  if (r < rows) linear_rows<1>(p, r);
+  if (r < rows) linear_row(p, r);
 }
 
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {

@@ -94,7 +94,7 @@ void bench(const KernelTable& table) {
                 giga / seconds_of(run_threshold, &job), giga / seconds_of(run_minimum, &job),
                 giga / seconds_of(run_where, &job), giga / seconds_of(run_mismatches, &job));
   }
-  const size_t floats[][3] = {{1024, 3, 64}, {1024, 64, 64}, {1024, 128, 1024}, {1, 1024, 512}, {1, 256, 40}};
+  const size_t floats[][3] = {{1024, 3, 64}, {1024, 64, 64}, {1024, 128, 1024}, {1, 1024, 512}, {1, 256, 4096}, {1, 256, 40}};
   for (const auto& s : floats) {
     Job job = make_job(table, s[0], s[1], s[2]);
     const double flop = 2 * double(s[0]) * double(s[1]) * double(s[2]) / 1e9;
