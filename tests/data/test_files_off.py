@@ -31,6 +31,16 @@ def test_polygons_become_fans_and_what_has_no_area_goes(tmp_path):
     np.testing.assert_array_equal(triangles, [[0, 1, 2], [0, 2, 3], [3, 1, 0]])
 
 
+def test_plain_triangles_are_read_as_the_same_ones_with_colours(tmp_path, rng):
+    faces = rng.integers(0, 30, (50, 3))
+    head = "OFF\n30 50 0\n" + "".join(f"{x} {y} {z}\n" for x, y, z in rng.random((30, 3)))
+    plain = read_mesh(write(tmp_path, head + "".join(f"3 {a} {b} {c}\n" for a, b, c in faces)))
+    coloured = read_mesh(write(tmp_path, head + "".join(f"3 {a} {b} {c} 0.5 0 0\n" for a, b, c in faces)))
+    np.testing.assert_array_equal(plain[0], coloured[0])
+    np.testing.assert_array_equal(plain[1], faces)
+    np.testing.assert_array_equal(coloured[1], faces)
+
+
 def test_points_alone_are_a_mesh_without_triangles(tmp_path):
     vertices, triangles = read_mesh(write(tmp_path, f"OFF\n4 0 0\n{SQUARE}"))
     assert vertices.shape == (4, 3)
@@ -49,6 +59,8 @@ def test_points_alone_are_a_mesh_without_triangles(tmp_path):
         ("OFF\n2 0 0\n0 0 0\n1 zero 0\n", "line 4: expected x y z, found '1 zero 0'"),
         ("OFF\n2 0 0\n0 0 0\n1 0\n", "line 4: expected x y z, found '1 0'"),
         (f"OFF\n4 1 0\n{SQUARE}3 0 1 4\n", "line 7: expected a count and as many of 4 vertices, found '3 0 1 4'"),
+        (f"OFF\n4 1 0\n{SQUARE}3 0 1 two\n", "line 7: expected a count"),
+        (f"OFF\n4 1 0\n{SQUARE}3 0 1 {10**30}\n", "line 7: expected a count"),
         (f"OFF\n4 1 0\n{SQUARE}3 0 -1 2\n", "line 7: expected a count"),
         (f"OFF\n4 1 0\n{SQUARE}3 0 1\n", "line 7: expected a count"),
         (f"OFF\n4 1 0\n{SQUARE}0\n", "line 7: expected a count"),

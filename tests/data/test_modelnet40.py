@@ -221,6 +221,13 @@ def test_a_mesh_without_faces_is_refused(tmp_path):
         sample_off(path, 8, 0)
 
 
+def test_a_mesh_with_a_corner_nowhere_is_refused(tmp_path):
+    path = tmp_path / "cup_0001.off"
+    path.write_text("OFF\n3 1 0\n0 0 0\n1 0 nan\n0 1 0\n3 0 1 2\n")
+    with pytest.raises(DatasetError, match="expected finite coordinates"):
+        sample_off(path, 8, 0)
+
+
 def test_a_damaged_mesh_names_file_and_line(meshes):
     (meshes / "bed" / "train" / "bed_0002.off").write_text("OFF\n3 1 0\n0 0 0\n1 x 0\n0 1 0\n3 0 1 2\n")
     with pytest.raises(CloudError, match=r"bed_0002.off, line 4: expected x y z"):

@@ -229,6 +229,8 @@ def sample_off(path: Path, points: int, seed: int) -> Floats:
     vertices, faces = read_mesh(path)
     if len(faces) == 0:
         raise _damaged(path, "expected a mesh with faces, found none")
+    if not np.isfinite(vertices).all():
+        raise _damaged(path, "expected finite coordinates, found others")
     rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
     xyz, _ = sample_surface(Mesh(vertices[None], faces), points, rng)
     return normalize(xyz[0], "unit_sphere")
