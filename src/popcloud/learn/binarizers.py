@@ -224,7 +224,12 @@ class Lsr(Binarizer):
 
     def weight_signs(self, weight: Tensor) -> Tensor:
         """Signs of the weights around the mean of the whole matrix."""
-        return SteSign.apply(weight - weight.mean())
+        return SteSign.apply(self._centred(weight))
+
+    @staticmethod
+    def _centred(weight: Tensor) -> Tensor:
+        # Summed in float64: a float32 mean, and with it a weight's sign, would depend on the number of threads.
+        return weight - weight.mean(dtype=torch.float64).to(weight.dtype)
 
     def scale(self, weight: Tensor) -> Tensor:
         """Return the learned factor."""
@@ -234,7 +239,7 @@ class Lsr(Binarizer):
     def initialise(self, x: Tensor, weight: Tensor) -> None:
         """alpha = std(x (W - mean W)^T) / std(sign(x) sign(W - mean W)^T), over all elements of the first batch."""
         rows = x.reshape(-1, self.inputs).double()
-        centred = (weight - weight.mean()).double()
+        centred = self._centred(weight).double()
         real, binary = _product_std(rows, centred), _product_std(signs(rows), signs(centred))
         if not (real > 0 and binary > 0):  # an input of zeros or of one value says nothing: the weights' own ratio
             real, binary = float(weight.double().std()), float(signs(centred).std())
