@@ -3,11 +3,11 @@
 The layer before the pool holds 92 % of a PointNet's multiply-adds and nearly all of its memory; then one value per
 cloud and channel is kept. Batch statistics follow from the Gram matrix of the inputs, the maximum from one cloud's
 buffer (or, for signs, from the engine's xnor kernels), and the exact gradient from the winning rows and the Gram
-matrix alone. X (B, n, K), W (C, K), R = B n, Y = X W^T:
+matrix alone. X (B, n, K), W (C, K), R = B n, Y = X W^T, s = sum of rows of X:
 
-    mu = W s / R,  var = diag(W G W^T) / R - mu^2,  s = sum of rows of X,  G = X^T X
+    mu = W s / R,  var = diag(W G W^T) / R,  G = X^T X - s s^T / R
     dX = scatter of (g a) W_c to the winning rows - X (W^T D W) + 1 (D mu - a m1)^T W
-    dW = sum over clouds of (g a)_c X[winner_c] - (a m1) s^T - D (W G - mu s^T)
+    dW = sum over clouds of (g a)_c X[winner_c] - (a m1) s^T - D W G
 
 with a = gamma / sigma, m1 = sum_b g / R, m2 = sum_b g xhat / R and D = diag(a m2 / sigma).
 """
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from popcloud import native
 
@@ -32,11 +33,13 @@ class Extremes:
     rows: Tensor
 
 
+@torch.no_grad()
 def largest_products(x: Tensor, weight: Tensor, signs: bool) -> Extremes:
     """Return the largest element over n of x (B, n, K) times weight (C, K)^T, and the first row that has it.
 
     signs  x holds -1 and +1 alone, and a row of weight one scale times those: the engine's kernels do it, if they are
            there, with the same answer
+    There is no gradient.
     """
     if signs and x.device.type == "cpu" and native.available():
         return _largest_by_engine(x, weight)
@@ -60,6 +63,16 @@ def _largest_by_engine(x: Tensor, weight: Tensor) -> Extremes:
     return Extremes(values, torch.from_numpy(rows).long())
 
 
+def _gram(flat: Tensor, total: Tensor) -> Tensor:
+    """Return the Gram matrix (K, K) of rows (R, K) around their mean, total / R.
+
+    The mean's part is taken off in float64. Taken off the variance instead, in float32, it would drown the variance of
+    a channel that hardly varies: the case of inputs that nearly all have one sign.
+    """
+    wide = total.double()
+    return ((flat.T @ flat).double() - torch.outer(wide, wide) / len(flat)).to(flat.dtype)
+
+
 class LinearNormMax(torch.autograd.Function):
     """max over n of BN(x W^T) by the formulas above; batch statistics; never stores (B, n, C)."""
 
@@ -69,10 +82,10 @@ class LinearNormMax(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pooled output (B, C), the batch mean and the biased variance (C)."""
         flat = x.reshape(-1, x.shape[2])
-        total, gram = flat.sum(0), flat.T @ flat
+        total = flat.sum(0)
         mean = weight @ total / len(flat)
-        spread = weight @ gram
-        var = ((spread * weight).sum(1) / len(flat) - mean * mean).clamp_min_(0)
+        spread = weight @ _gram(flat, total)
+        var = ((spread * weight).sum(1) / len(flat)).clamp_min_(0)
         rsigma = (var + eps).rsqrt()
         up = torch.where(gamma < 0, -1.0, 1.0).to(x.dtype)  # the largest output is the smallest sum where gamma < 0
         won = largest_products(x, weight * up[:, None], signs)
@@ -82,6 +95,7 @@ class LinearNormMax(torch.autograd.Function):
         return xhat * gamma + beta, mean, var
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight, gamma, beta."""
         x, weight, gamma, rows, xhat, mean, rsigma, total, spread = ctx.saved_tensors
@@ -90,7 +104,7 @@ class LinearNormMax(torch.autograd.Function):
         a = gamma * rsigma
         shift, pull = a * d_beta / count, a * rsigma * d_gamma / count
         won = grad * a
-        d_weight = -torch.outer(shift, total) - pull[:, None] * (spread - torch.outer(mean, total))
+        d_weight = -torch.outer(shift, total) - pull[:, None] * spread
         d_x = x.reshape(count, -1) @ -(weight.T @ (pull[:, None] * weight))
         d_x = d_x.add_((pull * mean - shift) @ weight).view(x.shape)
         for cloud in range(len(x)):
@@ -106,8 +120,7 @@ def linear_norm_mean(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps
     arises, the variance comes from the Gram matrix.
     """
     flat = x.reshape(-1, x.shape[2])
-    rows = x.mean(1)
-    mean = weight @ flat.mean(0)
-    var = ((weight @ (flat.T @ flat / len(flat))) * weight).sum(1) - mean * mean
-    var = var.clamp_min(0)
-    return (rows @ weight.T - mean) * (gamma * (var + eps).rsqrt()) + beta, mean.detach(), var.detach()
+    total = flat.sum(0)
+    mean = weight @ total / len(flat)
+    var = ((weight @ _gram(flat, total) * weight).sum(1) / len(flat)).clamp_min(0)
+    return (x.mean(1) @ weight.T - mean) * (gamma * (var + eps).rsqrt()) + beta, mean.detach(), var.detach()
