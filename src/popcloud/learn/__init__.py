@@ -1,0 +1,1 @@
+"""Train: everything that needs PyTorch, and nothing outside this room does."""

@@ -26,16 +26,18 @@ POOLS = ("max", "mean", "ema-max", "ema-mean")
 
 def make_binarizer(name: str, inputs: int, outputs: int) -> Binarizer | None:
     """Return a layer's binarizer, None for the real-valued twin. Raises RecipeError naming the valid ones."""
-    if name == REAL:
-        return None
-    if name not in BINARIZERS:
-        raise RecipeError(unknown("binarizer", name, [REAL, *BINARIZERS]))
-    return BINARIZERS[name](inputs, outputs)
+    return None if name == REAL else _binarizer(name)(inputs, outputs)
 
 
 def activation_of(binarizer: str) -> str:
-    """Return the activation that a network of this binarizer uses: relu, hardtanh or rprelu."""
-    return "relu" if binarizer == REAL else BINARIZERS[binarizer].activation
+    """Return the activation that a network of this binarizer uses: relu, hardtanh or rprelu; errors as above."""
+    return "relu" if binarizer == REAL else _binarizer(binarizer).activation
+
+
+def _binarizer(name: str) -> type[Binarizer]:
+    if name not in BINARIZERS:
+        raise RecipeError(unknown("binarizer", name, [REAL, *BINARIZERS]))
+    return BINARIZERS[name]
 
 
 def ema_delta(points: int) -> float:
@@ -67,8 +69,8 @@ class Norm(nn.BatchNorm1d):
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Move the running statistics towards a batch's mean and biased variance over `count` rows."""
-        momentum = 0.1 if self.momentum is None else self.momentum
         self.num_batches_tracked.add_(1)
+        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(var.to(self.running_var.dtype) * (count / max(count - 1, 1)), momentum)
 
@@ -189,7 +191,10 @@ class PooledLayer(Weighted):
         return pooled + self.delta if self.delta else pooled
 
     def products(self, x: Tensor) -> Tensor:
-        """Return d (B, outputs), what `tail` takes in eval mode: mean of the sums, or the one with the largest output."""
+        """Return d (B, outputs), what `tail` takes in eval mode: the mean sum, or the one with the largest output.
+
+        A maximum has no gradient in eval mode.
+        """
         seen, weight = self.exact_operands(x)
         bare = self.binarizer is not None
         if bare and self.binarizer.scales_rows:
@@ -247,12 +252,14 @@ def initialise(model: nn.Module, xyz: Tensor) -> None:
     the training flag and the random state are as before.
     """
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    mode, state = model.training, torch.get_rng_state()
+    mode = model.training
     model.train()
-    with _seeing_inputs(model, lambda _, layer, x: layer.binarizer.initialise(x, layer.weight)):
+    with (
+        torch.random.fork_rng(devices=[xyz.device] if xyz.is_cuda else []),
+        _seeing_inputs(model, lambda _, layer, x: layer.binarizer.initialise(x, layer.weight)),
+    ):
         model(xyz)
     model.train(mode)
-    torch.set_rng_state(state)
     for name, buffer in model.named_buffers():
         buffer.copy_(kept[name])
 
@@ -285,7 +292,7 @@ def positive_shares(model: nn.Module, xyz: Tensor) -> dict[str, float]:
     shares: dict[str, float] = {}
 
     def see(name: str, layer: Weighted, x: Tensor) -> None:
-        shares[name] = float((x >= layer.binarizer.threshold(layer.weight)).float().mean())
+        shares[name] = 1 - float((x < layer.binarizer.threshold(layer.weight)).float().mean())
 
     mode = model.training
     model.eval()
