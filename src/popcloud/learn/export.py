@@ -7,6 +7,7 @@ algebra, so no rounding that could differ: the sign turns exactly where it turns
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ def export(
     classes: Sequence[str],
     meta: dict[str, str] | None = None,
 ) -> Exported:
-    """Return the network in eval mode as a Program.
+    """Return the network as a Program; puts it in eval mode, which `observe` needs as well.
 
     Raises ExportError naming the layer, where a layer can't be written without changing what the network answers.
     """
@@ -75,9 +76,7 @@ def export(
     writer = _Writer(graph)
     for node in graph.graph.nodes:
         writer.write(node)
-    program = Program(
-        tuple(writer.values), tuple(writer.steps), points, normalize, tuple(classes), dict(meta or {})
-    )
+    program = Program(tuple(writer.values), tuple(writer.steps), points, normalize, tuple(classes), dict(meta or {}))
     return Exported(program, writer.taps, graph)
 
 
@@ -96,10 +95,10 @@ class _Observer(fx.Interpreter):
 
 
 @torch.no_grad()
-def observe(exported: Exported, xyz: Tensor) -> dict[int, Array]:
+def observe(exported: Exported, xyz: Tensor | Array) -> dict[int, Array]:
     """Run PyTorch on one cloud (n, 3); return its values by the program's indices, signs packed as bits."""
     observer = _Observer(exported.graph)
-    observer.run(xyz[None])
+    observer.run(torch.as_tensor(xyz)[None])
     found = {}
     for index, tap in exported.taps.items():
         result = observer.seen[tap.node].reshape(-1, exported.program.values[index].channels)
@@ -130,14 +129,28 @@ class _Writer:
             module = self.graph.get_submodule(str(node.target))
             emit = EMIT.get(type(module))
             if emit is None:
-                raise ExportError(f"{node.target}: {type(module).__name__} has no step; add it to the table in export.py")
+                raise ExportError(
+                    f"{node.target}: {type(module).__name__} has no step; add it to the table in export.py"
+                )
             emit(self, node, module)
-        elif node.op != "output":
+        elif node.op == "output":
+            self.answer(node)
+        else:
             raise ExportError(f"{node.name}: {node.op} {node.target} has no step; use the layers of popcloud.learn")
+
+    def answer(self, node: fx.Node) -> None:
+        """Check that the network returns what its last layer gives: that is a program's answer."""
+        result = node.args[0]
+        name = result.name if isinstance(result, fx.Node) else ""
+        if not self.steps or self.floats.get(self.alias.get(name, name)) != self.steps[-1].output:
+            raise ExportError(f"the network must return what its last layer gives, and that alone; found {result}")
 
     # -- values ------------------------------------------------------------------------------------------------
 
     def _value(self, name: str, kind: Kind, rows: Rows, channels: int, tap: Tap | None) -> int:
+        taken = {value.name for value in self.values}
+        others = (f"{name}.{i}" for i in itertools.count(2))  # a layer that is called twice, a second threshold
+        name = next(unique for unique in itertools.chain([name], others) if unique not in taken)
         self.values.append(Value(name, kind, rows, channels))
         if tap is not None:
             self.taps[len(self.values) - 1] = tap
@@ -191,7 +204,9 @@ class _Writer:
 
     # -- layers ------------------------------------------------------------------------------------------------
 
-    def affine(self, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: Weighted, **blobs: Array) -> int:
+    def affine(
+        self, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: Weighted, **blobs: Array
+    ) -> int:
         """Write a step that ends in act(fma(..)); RPReLU, which needs constants of its own, becomes a second step."""
         module = layer.activation if isinstance(layer, Layer) else None
         plain = not isinstance(module, RPReLU)
@@ -213,9 +228,7 @@ class _Writer:
         weight = _array((layer.weight.double() * a.double()[:, None]).float().T.contiguous())
         if isinstance(layer, Layer):
             rows = self.values[source].rows
-            self.floats[node.name] = self.affine(
-                Op.LINEAR, node, (source,), rows, layer, weight=weight, bias=_array(b)
-            )
+            self.floats[node.name] = self.affine(Op.LINEAR, node, (source,), rows, layer, weight=weight, bias=_array(b))
             return
         name = str(node.target)
         product = self._value(f"{name}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)
@@ -249,9 +262,8 @@ class _Writer:
             self.floats[node.name] = self.affine(
                 op, node, (bits,), rows, layer, weight=weight, scale=_short(a.abs()), bias=_short(b)
             )
-        for count, threshold in enumerate(thresholds if folds else []):
-            name = f"{node.target}.bits" + (f"{count}" if count else "")
-            value = self._value(name, Kind.BITS, rows, layer.outputs, Tap(node.name, threshold))
+        for threshold in thresholds if folds else []:
+            value = self._value(f"{node.target}.bits", Kind.BITS, rows, layer.outputs, Tap(node.name, threshold))
             if bits_op is Op.BINARY_MEAN_BITS:
                 turn = {"threshold": mean_threshold(layer, turned, threshold)}
             else:

@@ -45,9 +45,7 @@ class PointNet(nn.Module):
     dropout     before the classifier; the binary form has none (methods of both papers)
     """
 
-    def __init__(
-        self, *, classes: int, binarizer: str, pool: str, points: int, transforms: bool, dropout: float = 0.4
-    ):
+    def __init__(self, *, classes: int, binarizer: str, pool: str, points: int, transforms: bool, dropout: float = 0.4):
         super().__init__()
         act = activation_of(binarizer)
         shared = {"binarizer": binarizer, "pool": pool, "points": points}
