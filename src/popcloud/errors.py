@@ -64,6 +64,12 @@ class EngineError(PopcloudError):
     exit_code = 9
 
 
+class VerifyError(PopcloudError):
+    """A model file that does not answer what its checkpoint answers."""
+
+    exit_code = 10
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Return the line that says `name` is no `what`, with the nearest name and all the valid ones."""
     names = list(known)

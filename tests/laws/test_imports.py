@@ -24,10 +24,11 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
     "packed": {"errors"},
     "summary": {"errors", "packed"},
     "runtime": BASE | {"native", "packed", "geometry"},
+    "verify": {"errors", "packed"},
     "learn": BASE | {"native", "geometry", "data", "packed"},
     "__init__": BASE | {"native", "packed", "runtime"},
     "__main__": {"cli"},
-    "cli": BASE | {"native", "geometry", "data", "packed", "runtime", "show", "summary", "learn"},
+    "cli": BASE | {"native", "geometry", "data", "packed", "runtime", "show", "summary", "verify", "learn"},
 }
 MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "show": {"matplotlib"},
@@ -44,7 +45,7 @@ EXTRAS = ["torch", "h5py", "matplotlib", "pydantic", "rich", "safetensors", "sci
 
 
 class Import(NamedTuple):
-    """One import: the full name, and whether it waits inside a function."""
+    """One import: the full name, and whether it waits inside a function or is for the type checker alone."""
 
     name: str
     lazy: bool
@@ -60,7 +61,13 @@ def imports(node: ast.AST, lazy: bool = False) -> Iterator[Import]:
             # `from popcloud import show` imports popcloud.show, `from popcloud.data import shapes` popcloud.data.shapes
             yield from (Import(f"{child.module}.{alias.name}", lazy) for alias in child.names)
         else:
-            yield from imports(child, lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)))
+            waits = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) or for_types_alone(child)
+            yield from imports(child, lazy or waits)
+
+
+def for_types_alone(node: ast.AST) -> bool:
+    """Return whether a node is `if TYPE_CHECKING:`, which never runs; it must have no `else`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse
 
 
 def room_of(path: Path) -> str:
@@ -113,6 +120,8 @@ def test_file_imports_only_what_its_room_may(path):
         ("learn/backbones/pointnet.py", "from popcloud.learn.train import fit"),
         ("show.py", "import matplotlib.pyplot"),
         ("runtime/session.py", "def f():\n    import scipy"),
+        ("cli.py", "if TYPE_CHECKING:\n    pass\nelse:\n    from popcloud.learn.recipe import Recipe"),
+        ("packed/file.py", "if TYPE_CHECKING:\n    from popcloud.learn.recipe import Recipe"),
     ],
 )
 def test_law_notices(file, line):
@@ -127,6 +136,7 @@ def test_law_notices(file, line):
         ("learn/export.py", "import torch\nfrom popcloud.learn.layers import BinaryLinear"),
         ("native.py", "from popcloud import _engine"),
         ("cli.py", "from popcloud import __version__"),
+        ("cli.py", "if TYPE_CHECKING:\n    from popcloud.learn.recipe import Recipe"),
     ],
 )
 def test_law_allows(file, line):

@@ -1,0 +1,200 @@
+"""popcloud run, popcloud show."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popcloud.cli.common import (
+    KERNELS_HELP,
+    THREADS_HELP,
+    Commands,
+    add_dataset,
+    add_json,
+    batches,
+    command,
+    count,
+    load_clouds,
+    note,
+    recipe_of,
+    show_json,
+    text_table,
+)
+from popcloud.errors import CloudError, PopcloudError, RecipeError
+
+if TYPE_CHECKING:
+    from popcloud.cloud import Floats
+    from popcloud.runtime.session import Session
+
+AT_ONCE = 64  # clouds held in memory while their files are read
+SHOWN = 12
+
+RUN = """\
+A FILE holds one cloud: .npy, .npz, .xyz, .txt, .ply, .off or .pcd; its x, y, z are read. The cloud is resampled
+to the number of points that the model was trained with (a larger one is thinned evenly, the points of a smaller
+one are repeated, which is noted) and moved into the unit sphere. A file that can't be used gets its error line
+on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only."""
+
+SHOW = """\
+Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
+it was trained on, test split) with right answers in green and wrong ones in red. Needs matplotlib."""
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    p = command(
+        commands,
+        "run",
+        run,
+        "say which class each cloud is, without PyTorch",
+        RUN,
+        "  popcloud run shapes.popc one.ply two.npy\n  popcloud run shapes.popc scans/*.pcd --top 3 --json",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
+    p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="clouds")
+    p.add_argument("--top", type=count, default=1, metavar="K", help="how many classes per cloud (default: 1)")
+    _add_engine(p)
+    add_json(p)
+    p = command(
+        commands,
+        "show",
+        show,
+        "draw clouds and what the model answers as a PNG",
+        SHOW,
+        "  popcloud show shapes.popc one.ply two.npy --truth cone tube --out answers.png\n"
+        "  popcloud show shapes.popc --dataset shapes --seed 7 --out answers.png",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
+    p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="clouds; none: those of a data set")
+    p.add_argument("--out", type=Path, required=True, metavar="PICTURE.png", help="the file to write")
+    p.add_argument("--truth", nargs="+", metavar="NAME", help="the right class of each file")
+    p.add_argument("--columns", type=count, metavar="N", help="panels in a row")
+    p.add_argument("--seed", type=int, metavar="N", help="of made-up clouds (default: the one of its training)")
+    add_dataset(p, clouds=f"how many clouds of the data set (default: {SHOWN})")
+    _add_engine(p)
+
+
+def _add_engine(parser: Any) -> None:
+    parser.add_argument("--threads", type=count, metavar="N", help=THREADS_HELP)
+    parser.add_argument("--kernels", metavar="NAME", help=KERNELS_HELP)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said about one file: its points and probabilities (classes,), or the error."""
+
+    path: Path
+    points: int = 0
+    probabilities: NDArray[np.float64] | None = None
+    error: PopcloudError | None = None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print an answer per file; return 0, or the exit code of the first file that can't be used."""
+    session = _session(args)
+    answers = [a for rows in batches(len(args.files), AT_ONCE) for a in answer(session, args.files[rows])]
+    if args.json:
+        show_json([_record(a, session.classes, args.top) for a in answers])
+    else:
+        _print(answers, session.classes, args.top)
+    failures = [a.error for a in answers if a.error is not None]
+    for error in failures:
+        print(f"popcloud: {' '.join(str(error).split())}", file=sys.stderr)
+    return failures[0].exit_code if failures else 0
+
+
+def _session(args: argparse.Namespace) -> Session:
+    from popcloud.runtime.session import Session
+
+    return Session(args.model, kernels=args.kernels, threads=args.threads)
+
+
+def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
+    """Return an answer per file, in order; all clouds that can be used are run together."""
+    from popcloud.data.files import read_cloud
+
+    clouds: dict[int, Floats] = {}
+    errors: dict[int, PopcloudError] = {}
+    for at, path in enumerate(files):
+        try:
+            clouds[at] = read_cloud(path).xyz
+        except CloudError as error:
+            errors[at] = error
+            continue
+        if len(clouds[at]) < session.points:
+            note(f"{path}: {len(clouds[at])} points, the model takes {session.points}: they are repeated")
+    found = dict(zip(clouds, session.probabilities(list(clouds.values())), strict=True)) if clouds else {}
+    return [
+        Answer(path, error=errors[at]) if at in errors else Answer(path, len(clouds[at]), found[at])
+        for at, path in enumerate(files)
+    ]
+
+
+def _best(probabilities: NDArray[np.float64], top: int) -> list[int]:
+    """Return the `top` most probable classes; the first of equal ones comes first."""
+    return [int(c) for c in np.argsort(-probabilities, kind="stable")[:top]]
+
+
+def _record(found: Answer, classes: Sequence[str], top: int) -> dict[str, Any]:
+    if found.probabilities is None:
+        return {"file": found.path, "error": str(found.error)}
+    p = found.probabilities
+    best = [{"class": classes[c], "probability": float(p[c])} for c in _best(p, top)]
+    return {"file": found.path, "points": found.points, **best[0], "top": best}
+
+
+def _print(answers: Sequence[Answer], classes: Sequence[str], top: int) -> None:
+    rows = []
+    for found in answers:
+        if found.probabilities is None:
+            continue
+        for place, c in enumerate(_best(found.probabilities, top)):
+            name, points = (str(found.path), f"{found.points:,}") if place == 0 else ("", "")
+            rows.append([name, classes[c], points, f"{found.probabilities[c]:.1%}"])
+    if rows:
+        print(text_table(["file", "class", "points", "probability"], rows, left=2))
+
+
+def show(args: argparse.Namespace) -> None:
+    """Write the picture."""
+    from popcloud.show import picture
+
+    session = _session(args)
+    clouds, truth = _from_files(args) if args.files else _from_dataset(args)
+    probabilities = session.probabilities(clouds)
+    answers = [session.classes[c] for c in probabilities.argmax(axis=1)]
+    picture(clouds, answers, args.out, truth, probabilities.max(axis=1).tolist(), args.columns)
+    right = "" if truth is None else f", {sum(a == t for a, t in zip(answers, truth, strict=True))} right"
+    print(f"{args.out}: {len(clouds)} clouds{right}")
+
+
+def _from_files(args: argparse.Namespace) -> tuple[list[Floats], list[str] | None]:
+    from popcloud.data.files import read_cloud
+
+    if args.truth is not None and len(args.truth) != len(args.files):
+        raise RecipeError(f"--truth: expected {len(args.files)} names, one per file, found {len(args.truth)}")
+    return [read_cloud(path).xyz for path in args.files], args.truth
+
+
+def _from_dataset(args: argparse.Namespace) -> tuple[list[Floats], list[str]]:
+    from popcloud.packed.file import read
+
+    if args.truth is not None:
+        raise RecipeError("--truth belongs to files; the data set knows the right classes")
+    program = read(args.model)
+    clouds = load_clouds(
+        recipe_of(program.meta),
+        args,
+        points=program.points or 1024,
+        classes=program.classes,
+        most=args.clouds or SHOWN,
+        seed=args.seed,
+    )
+    return list(clouds.xyz), [clouds.classes[label] for label in clouds.labels]

@@ -1,0 +1,182 @@
+"""popcloud bench, popcloud summary."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from popcloud.cli.common import THREADS_HELP, Commands, add_json, command, count, show_json, text_table
+from popcloud.cloud import prepare
+from popcloud.errors import RecipeError
+from popcloud.packed.program import Op, Program
+
+if TYPE_CHECKING:
+    from popcloud.cloud import Floats
+
+CLOUDS = 8  # the engine shares equal rows and stops early, so its time depends on the cloud: several are timed
+
+BENCH = """\
+Times whole runs (cloud in, answer out) on made-up shapes: median and quartiles in milliseconds per cloud, for
+each instruction set of this machine, in turns, so that a machine that changes its speed favours none. Then the
+share of the time that each kind of layer takes, on one thread. Needs numpy only."""
+
+SUMMARY = """\
+Per step: 1-bit and 32-bit parameters, multiply-adds of signs and of floats for one cloud, bytes in the file.
+The bytes add up to the size of the file. Below: what the file says about itself. Needs numpy only."""
+
+KINDS = {  # what a layer's steps are called in the table
+    Op.LINEAR: "float product",
+    Op.TRANSFORM: "float product",
+    Op.BINARIZE: "sign and pack",
+    Op.BINARY_LINEAR: "binary product",
+    Op.BINARY_LINEAR_BITS: "binary product",
+    Op.BINARY_MAX: "binary product and pool",
+    Op.BINARY_MAX_BITS: "binary product and pool",
+    Op.BINARY_MEAN: "binary product and pool",
+    Op.BINARY_MEAN_BITS: "binary product and pool",
+}
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    p = command(
+        commands,
+        "bench",
+        bench,
+        "measure the milliseconds per cloud and where they go",
+        BENCH,
+        "  popcloud bench shapes.popc\n  popcloud bench shapes.popc --threads 1 --repeat 200 --json",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
+    p.add_argument("--points", type=count, metavar="N", help="points of a cloud (default: the model's, else 1024)")
+    p.add_argument("--threads", type=count, metavar="N", help=THREADS_HELP)
+    p.add_argument("--repeat", type=count, default=50, metavar="N", help="runs per cloud (default: 50)")
+    p.add_argument("--kernels", metavar="NAME", help="one instruction set only (default: all of this machine's)")
+    add_json(p)
+    p = command(
+        commands,
+        "summary",
+        summary,
+        "list the steps of a model: parameters, multiply-adds, bytes",
+        SUMMARY,
+        "  popcloud summary shapes.popc\n  popcloud summary shapes.popc --points 2048 --json",
+    )
+    p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
+    p.add_argument(
+        "--points", type=count, metavar="N", help="points of a cloud, for a model that keeps all (default: 1024)"
+    )
+    add_json(p)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: median and quartiles over the repeats."""
+
+    median: float
+    first: float
+    third: float
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Time the engine."""
+    from popcloud.packed.file import read
+    from popcloud.runtime.session import Session
+
+    names = _kernels(args.kernels)
+    sessions = {name: Session(args.model, kernels=name, threads=args.threads) for name in names}
+    program, threads = read(args.model), sessions[names[0]].threads
+    clouds = _clouds(args.points or program.points or 1024)
+    timings = interleave({name: session.run for name, session in sessions.items()}, clouds, args.repeat)
+    shares = step_shares(args.model, program, names[0], clouds[0])
+    points = program.points or len(clouds[0])
+    if args.json:
+        kinds = {name: share for name, share, _ in by_kind(program, shares)}
+        per_step = [
+            {"name": program.values[step.output].name, "op": step.op.name, "milliseconds": 1e3 * seconds}
+            for step, seconds in zip(program.steps, shares, strict=True)
+        ]
+        measured = {name: asdict(timing) for name, timing in timings.items()}
+        show_json({"points": points, "threads": threads, "milliseconds": measured, "share": kinds, "steps": per_step})
+        return
+    print(f"{args.model}: one cloud of {points:,} points, {threads} thread{'s' * (threads > 1)}")
+    rows = [[n, *(f"{v:.3f}" for v in (t.median, t.first, t.third))] for n, t in timings.items()]
+    print(text_table(["kernels", "median ms", "first quartile", "third quartile"], rows))
+    print(f"\nwhere the time goes, {names[0]}, one thread")
+    lines = [[kind, f"{share:.1%}", f"{milliseconds:.4f}"] for kind, share, milliseconds in by_kind(program, shares)]
+    print(text_table(["layers", "share", "ms"], lines))
+
+
+def _kernels(name: str | None) -> list[str]:
+    from popcloud import native
+    from popcloud.runtime.session import REFERENCE
+
+    if name == REFERENCE:
+        raise RecipeError("--kernels: the reference says what steps mean and is slow on purpose; leave it out")
+    return [name] if name is not None else list(native.engine().available())
+
+
+def _clouds(points: int) -> list[Floats]:
+    from popcloud.data import DATASETS
+    from popcloud.data.shapes import CLASSES
+
+    made = DATASETS["shapes"](None, "test", points=points, classes=CLASSES[:CLOUDS], clouds=CLOUDS)
+    return list(made.xyz)
+
+
+def interleave(
+    calls: Mapping[str, Callable[[Floats], object]], clouds: Sequence[Floats], repeat: int
+) -> dict[str, Timing]:
+    """Time calls on each cloud in turns, A B A B ..., after one round that does not count."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeat + 1):
+        for cloud in clouds:
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call(cloud)
+                if turn:
+                    spent[name].append(1e3 * (time.perf_counter() - began))
+    return {name: Timing(*(float(v) for v in np.percentile(ms, [50, 25, 75]))) for name, ms in spent.items()}
+
+
+def step_shares(model: Path, program: Program, kernels: str, cloud: Floats) -> list[float]:
+    """Return the seconds of each step on one thread."""
+    from popcloud import native
+
+    engine = native.engine().Engine(model, kernels=kernels, threads=1)
+    return list(engine.profile(prepare(cloud, program.points, program.normalize)))
+
+
+def by_kind(program: Program, seconds: Sequence[float]) -> list[tuple[str, float, float]]:
+    """Return (kind of layer, share of the time, milliseconds), the largest first."""
+    spent: dict[str, float] = {}
+    for step, took in zip(program.steps, seconds, strict=True):
+        kind = KINDS.get(step.op, "other")
+        spent[kind] = spent.get(kind, 0.0) + took
+    whole = sum(spent.values()) or 1.0
+    return sorted(((kind, t / whole, 1e3 * t) for kind, t in spent.items()), key=lambda row: -row[1])
+
+
+def summary(args: argparse.Namespace) -> None:
+    """Print the summary of a model file."""
+    from popcloud.packed.file import read
+    from popcloud.summary import operations, summarize, table
+
+    program = read(args.model)
+    rows = summarize(program, args.points or 1024, args.model.stat().st_size)
+    if args.json:
+        about: dict[str, Any] = {"points": program.points, "normalize": program.normalize, "classes": program.classes}
+        lines = [asdict(row) for row in rows]
+        show_json(about | {"steps": lines[:-1], "total": lines[-1], "ops": operations(rows[-1]), "meta": program.meta})
+        return
+    print(table(rows))
+    takes = f"{program.points:,} points" if program.points else "all points"
+    print(f"\ntakes      {takes}, normalised: {program.normalize}")
+    print(f"classes    {len(program.classes)}: {', '.join(program.classes)}")
+    for key, text in program.meta.items():
+        print(f"{key:<10} {' '.join(text.split())}")

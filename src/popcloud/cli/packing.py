@@ -1,0 +1,268 @@
+"""popcloud pack, popcloud verify."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popcloud import __version__
+from popcloud.cli.common import (
+    THREADS_HELP,
+    Commands,
+    add_dataset,
+    add_json,
+    command,
+    count,
+    failed,
+    load_clouds,
+    note,
+    show_json,
+)
+from popcloud.packed.program import Array, Program
+from popcloud.runtime.session import REFERENCE
+
+if TYPE_CHECKING:
+    from popcloud.learn.checkpoint import Trained
+    from popcloud.learn.export import Exported
+    from popcloud.verify import Report, Verification
+
+NORMALIZE = "unit_sphere"  # what every data set does to its clouds, so what a network expects
+LICENCES = {  # data set: what its owners allow, as far as a model trained on it may be concerned
+    "shapes": "trained on made-up shapes that popcloud generates; no rights of others",
+    "modelnet40": "trained on ModelNet40 (Wu et al., CVPR 2015): for academic research only, as its owners ask",
+}
+CLOUDS = 50
+
+PACK = """\
+CHECKPOINT is what `popcloud train` made: a file, or the folder of a run (then its best network).
+Signs become bits, 64 in a word; batch norm and sign become one integer threshold per channel. The file keeps
+the recipe, the measured accuracy and a licence note; `popcloud summary` shows what it holds. Needs PyTorch."""
+
+VERIFY = """\
+Two things are shown. The file holds the program that the checkpoint exports to now. And over clouds of its
+data set, layer by layer, the engine computes what PyTorch computes: signs equal bit for bit when fed with
+PyTorch's values, floats within 1e-5 (of the largest, or of 1), and in whole runs the same class for every
+cloud. Exit code 10 if anything differs; the first layer that does is named. Needs PyTorch."""
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this file."""
+    p = command(
+        commands,
+        "pack",
+        pack_command,
+        "write a checkpoint as a small model file that runs without PyTorch",
+        PACK,
+        "  popcloud pack runs/shapes shapes.popc --note 'first try'",
+    )
+    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file, or folder of a run")
+    p.add_argument("model", type=Path, metavar="MODEL.popc", help="the file to write; an old one is replaced")
+    p.add_argument("--note", metavar="TEXT", default="", help="a line of yours to keep in the file")
+    add_json(p)
+    p = command(
+        commands,
+        "verify",
+        verify_command,
+        "prove that a model file answers what its checkpoint answers",
+        VERIFY,
+        "  popcloud verify runs/shapes shapes.popc\n"
+        "  popcloud verify runs/shapes shapes.popc --clouds 200 --kernels all",
+    )
+    p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file, or folder of a run")
+    p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
+    add_dataset(p, clouds=f"how many clouds (default: {CLOUDS})")
+    p.add_argument(
+        "--kernels",
+        metavar="NAME",
+        help="instruction set, 'all' of this machine's, or 'reference' for the numpy reading (default: the fastest)",
+    )
+    p.add_argument("--threads", type=count, metavar="N", help=THREADS_HELP)
+    add_json(p)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing came to: the file's size, and that of the float32 parameters of the real-valued twin."""
+
+    path: Path
+    bytes: int
+    float32_bytes: int
+    steps: int
+    classes: int
+
+    @property
+    def ratio(self) -> float:
+        """Return how many times smaller the file is."""
+        return self.float32_bytes / self.bytes
+
+
+def pack_command(args: argparse.Namespace) -> None:
+    """Pack, and print the size."""
+    packed = pack(args.checkpoint, args.model, args.note)
+    if args.json:
+        show_json(asdict(packed) | {"ratio": packed.ratio})
+        return
+    print(f"{packed.path}: {packed.bytes:,} bytes, {packed.steps} steps, {packed.classes} classes")
+    print(f"float32 parameters of this network: {packed.float32_bytes:,} bytes, {packed.ratio:.1f} times as many")
+
+
+def pack(checkpoint: Path, model: Path, text: str = "") -> Packed:
+    """Write a checkpoint as a model file. Raises CheckpointError, ExportError, FileError."""
+    from popcloud.learn import checkpoint as checkpoints
+    from popcloud.packed.file import write
+
+    found = checkpoints.find(checkpoint)
+    trained = checkpoints.load(found)
+    program = export(trained, meta(trained, found, text)).program
+    write(program, model)
+    twin = checkpoints.build(trained.recipe.model_copy(update={"binarizer": "real"}), len(trained.classes))
+    floats = sum(4 * p.numel() for p in twin.parameters())
+    return Packed(model, model.stat().st_size, floats, len(program.steps), len(program.classes))
+
+
+def export(trained: Trained, about: dict[str, str] | None = None) -> Exported:
+    """Return a trained network as a program that resamples and normalises clouds as its training did."""
+    from popcloud.learn.export import export as written
+
+    return written(
+        trained.model, points=trained.recipe.points, normalize=NORMALIZE, classes=trained.classes, meta=about
+    )
+
+
+def meta(trained: Trained, checkpoint: Path, text: str) -> dict[str, str]:
+    """Return what the file says about itself; the folder of the data set, which is yours, is left out."""
+    recipe = trained.recipe.model_dump(mode="json") | {"root": None}
+    about = {
+        "recipe": json.dumps(recipe),
+        "accuracy": json.dumps(trained.metrics | _tested(trained, checkpoint)),
+        "epoch": str(trained.epoch),
+        "licence": LICENCES.get(trained.recipe.dataset, ""),
+        "made_by": f"popcloud {__version__}",
+    }
+    return about | ({"note": text} if text else {})
+
+
+def _tested(trained: Trained, checkpoint: Path) -> dict[str, float]:
+    """Return the test accuracy from the run's result, if this is the network that was tested."""
+    from popcloud.learn.train import RESULT
+
+    try:
+        whole = json.loads((checkpoint.parent / RESULT).read_text(encoding="utf-8"))
+        tested, same = whole["result"], whole["recipe"] == trained.recipe.model_dump(mode="json")
+        if same and tested["checkpoint"] == checkpoint.name and tested["best_epoch"] == trained.epoch:
+            return {"test": float(tested["test"]), "test_mean_class": float(tested["test_mean_class"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # a checkpoint alone, of an unfinished run or copied elsewhere, is packed as well
+    return {}
+
+
+def verify_command(args: argparse.Namespace) -> None:
+    """Verify, print the tables, and raise VerifyError if something differs."""
+    reports, changed = verify(args.checkpoint, args.model, args)
+    if args.json:
+        show_json(
+            {
+                "ok": changed is None and all(report.ok for report in reports.values()),
+                "same_program": changed is None,
+                "difference": changed,
+                "kernels": {name: _record(report) for name, report in reports.items()},
+            }
+        )
+    else:
+        _print(reports, changed)
+    if changed is not None:
+        raise failed(f"{args.model}: not what {args.checkpoint} exports to: {changed}; pack it again")
+    for name, report in reports.items():
+        if not report.ok:
+            raise failed(f"{args.model}: {name}: {_difference(report)}")
+
+
+def verify(checkpoint: Path, model: Path, args: argparse.Namespace) -> tuple[dict[str, Report], str | None]:
+    """Return a report per kernel table, and in words the first constant of the file that is not the checkpoint's.
+
+    args  kernels, threads, clouds, and what `load_clouds` reads
+    Raises VerifyError if the file's steps are others, so that there is nothing to compare.
+    """
+    from popcloud.learn import checkpoint as checkpoints
+    from popcloud.packed.file import read
+    from popcloud.verify import changed_constant, mismatch
+
+    trained, program = checkpoints.load(checkpoint), read(model)
+    exported = export(trained)
+    different = mismatch(program, exported.program)
+    if different is not None:
+        raise failed(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
+    running = {name: start(model, program, name, args.threads) for name in kernels_of(args.kernels)}
+    for cloud, taps in evidence(trained, exported, args):
+        for verification in running.values():
+            verification.add(cloud, taps)
+    return {name: v.report() for name, v in running.items()}, changed_constant(program, exported.program)
+
+
+def kernels_of(name: str | None) -> list[str]:
+    """Return the kernel tables that --kernels means. Raises EngineError where there is no engine."""
+    from popcloud import native
+
+    if name == REFERENCE:
+        return [name]
+    available = native.engine().available()
+    return list(available) if name == "all" else [name or available[0]]
+
+
+def start(model: Path, program: Program, kernels: str, threads: int | None) -> Verification:
+    """Return a verification of a model file by one kernel table, or by the reference."""
+    from popcloud import native
+    from popcloud.runtime import reference
+    from popcloud.verify import Verification
+
+    if kernels == REFERENCE:
+        bare = replace(program, points=0, normalize="none")  # the clouds are ready
+        return Verification(
+            program,
+            lambda index, inputs, rows: reference.step(program, index, inputs, rows),
+            lambda cloud: reference.run(bare, cloud),
+        )
+    engine = native.engine().Engine(model, kernels=kernels, threads=threads or 0)
+    answer: Callable[[Array], Array] = lambda cloud: engine.run([cloud])[0]  # noqa: E731, its type is stated
+    return Verification(program, engine.step, answer)
+
+
+def evidence(
+    trained: Trained, exported: Exported, args: argparse.Namespace
+) -> Iterator[tuple[Array, Mapping[int, Array]]]:
+    """Yield clouds, ready for the network, with PyTorch's values."""
+    from popcloud.cloud import prepare
+    from popcloud.learn.export import observe
+
+    recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
+    points = trained.recipe.points
+    clouds = load_clouds(recipe, args, points=points, classes=trained.classes, most=args.clouds or CLOUDS)
+    if args.clouds is not None and len(clouds) < args.clouds:
+        note(f"the split has {len(clouds)} clouds, not {args.clouds}")
+    for xyz in clouds.xyz:
+        ready = prepare(xyz, points, NORMALIZE)
+        yield ready, observe(exported, ready)
+
+
+def _print(reports: Mapping[str, Report], changed: str | None) -> None:
+    from popcloud.verify import table
+
+    for name, report in reports.items():
+        print(f"kernels: {name}\n{table(report)}\n")
+    print(f"program: {'the one that the checkpoint exports to' if changed is None else changed}")
+
+
+def _record(report: Report) -> dict[str, Any]:
+    lines: Sequence[dict[str, Any]] = [asdict(line) | {"ok": line.ok} for line in report.lines]
+    first = None if report.first is None else report.first.name
+    return {"ok": report.ok, "clouds": report.clouds, "agreeing": report.agreeing, "first": first, "steps": lines}
+
+
+def _difference(report: Report) -> str:
+    if report.first is not None:
+        return f"{report.first.name} ({report.first.op}) is the first layer that differs from PyTorch"
+    return f"{report.clouds - report.agreeing} of {report.clouds} answers differ from PyTorch's"
