@@ -133,7 +133,7 @@ class Binarizer(nn.Module):
     @torch.no_grad()
     def frozen(self, weight: Tensor) -> Frozen:
         """Return what this layer computes with in eval mode."""
-        return Frozen(self.threshold(weight), self.weight_signs(weight), self.scale(weight))
+        return Frozen(self.threshold(weight), self.weight_signs(weight), self.scale(weight).detach())
 
 
 class Bnn(Binarizer):
