@@ -25,6 +25,7 @@ from popcloud.cli.common import (
     note,
     recipe_of,
     show_json,
+    source_of,
     text_table,
 )
 from popcloud.errors import CloudError, PopcloudError, RecipeError
@@ -189,12 +190,6 @@ def _from_dataset(args: argparse.Namespace) -> tuple[list[Floats], list[str]]:
     if args.truth is not None:
         raise RecipeError("--truth belongs to files; the data set knows the right classes")
     program = read(args.model)
-    clouds = load_clouds(
-        recipe_of(program.meta),
-        args,
-        points=program.points or 1024,
-        classes=program.classes,
-        most=args.clouds or SHOWN,
-        seed=args.seed,
-    )
+    source, points = source_of(args, SHOWN), program.points or 1024
+    clouds = load_clouds(source, recipe_of(program.meta), points=points, classes=program.classes)
     return list(clouds.xyz), [clouds.classes[label] for label in clouds.labels]

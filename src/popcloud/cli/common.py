@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from popcloud import errors
 from popcloud.cloud import CloudSet
-from popcloud.errors import FileError, PopcloudError, RecipeError, VerifyError
+from popcloud.errors import FileError, PopcloudError, RecipeError
 
 Handler = Callable[[argparse.Namespace], int | None]
 Commands = Any  # argparse's type of add_subparsers has no public name
@@ -121,42 +122,54 @@ def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
     return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
 
 
-def load_clouds(
-    recipe: Mapping[str, Any] | None,
-    args: argparse.Namespace,
-    *,
-    points: int,
-    classes: Sequence[str],
-    most: int | None = None,
-    seed: int | None = None,
-) -> CloudSet:
-    """Return the clouds that --dataset, --root and --split ask for, by default those of a recipe.
+@dataclass(frozen=True)
+class Source:
+    """Which clouds are wanted; what is None is taken from the recipe that trained the network.
+
+    dataset  a name of popcloud.data.DATASETS
+    root     folder of the data set
+    split    "train" or "test"
+    clouds   how many at most
+    seed     of made-up clouds: another than the recipe's gives clouds that nobody has seen
+    """
+
+    dataset: str | None = None
+    root: Path | None = None
+    split: str = "test"
+    clouds: int | None = None
+    seed: int | None = None
+
+
+def source_of(args: argparse.Namespace, default: int | None = None) -> Source:
+    """Return what the arguments of `add_dataset` ask for; `default` clouds where --clouds is not given."""
+    return Source(args.dataset, args.root, args.split, args.clouds or default, getattr(args, "seed", None))
+
+
+def load_clouds(source: Source, recipe: Mapping[str, Any] | None, *, points: int, classes: Sequence[str]) -> CloudSet:
+    """Return the clouds of a data set.
 
     recipe   the fields of the recipe that trained the network, if it is known
     points   per cloud
     classes  of the network: they give the labels their order
-    most     how many clouds at most, None: as many as the recipe says, else all
-    seed     another seed than the recipe's, for made-up clouds that nobody has seen
     Raises RecipeError if no data set is known, DatasetError as the loader does.
     """
     from popcloud.data import dataset
 
     fields = dict(recipe or {})
-    name = args.dataset or fields.get("dataset")
+    name = source.dataset or fields.get("dataset")
     if name is None:
         raise RecipeError("the model does not say what it was trained on; pass --dataset NAME")
-    if args.dataset is not None and args.dataset != fields.get("dataset"):
+    if name != fields.get("dataset"):
         fields = {}  # sizes and seeds were meant for another data set
-    size = most if most is not None else fields.get(f"{args.split}_size")
-    enough = None if size is None else max(size, len(classes))  # a generated set has one cloud of each class at least
-    root = args.root if args.root is not None else fields.get("root")
+    size = source.clouds or fields.get(f"{source.split}_size")
+    root = source.root or fields.get("root")
     clouds = dataset(name)(
         None if root is None else Path(root),
-        args.split,
+        source.split,
         points=points,
-        seed=fields.get("data_seed", 0) if seed is None else seed,
+        seed=fields.get("data_seed", 0) if source.seed is None else source.seed,
         classes=tuple(classes),
-        clouds=enough,
+        clouds=None if size is None else max(size, len(classes)),  # a generated set has one of each class at least
     )
     return clouds if size is None else clouds.subset(np.arange(min(size, len(clouds)), dtype=np.int64))
 
@@ -197,8 +210,3 @@ def is_model(path: Path) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError as error:
         raise FileError(f"{path}: can't be read ({error.strerror})") from error
-
-
-def failed(line: str) -> VerifyError:
-    """Return the error of a verification that found a difference."""
-    return VerifyError(line)

@@ -13,15 +13,17 @@ from popcloud import __version__
 from popcloud.cli.common import (
     THREADS_HELP,
     Commands,
+    Source,
     add_dataset,
     add_json,
     command,
     count,
-    failed,
     load_clouds,
     note,
     show_json,
+    source_of,
 )
+from popcloud.errors import VerifyError
 from popcloud.packed.program import Array, Program
 from popcloud.runtime.session import REFERENCE
 
@@ -160,31 +162,54 @@ def _tested(trained: Trained, checkpoint: Path) -> dict[str, float]:
     return {}
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What a verification came to.
+
+    reports  one per kernel table
+    changed  in words the first constant of the file that is not the checkpoint's, None if it holds its program
+    """
+
+    reports: Mapping[str, Report]
+    changed: str | None
+
+    @property
+    def difference(self) -> str | None:
+        """Return the first thing that differs in words, None if nothing does."""
+        if self.changed is not None:
+            return f"not what the checkpoint exports to: {self.changed}; pack it again"
+        bad = ((name, report) for name, report in self.reports.items() if not report.ok)
+        return next((f"{name}: {_difference(report)}" for name, report in bad), None)
+
+
 def verify_command(args: argparse.Namespace) -> None:
     """Verify, print the tables, and raise VerifyError if something differs."""
-    reports, changed = verify(args.checkpoint, args.model, args)
+    proof = verify(args.checkpoint, args.model, source_of(args, CLOUDS), args.kernels, args.threads)
+    clouds = next(iter(proof.reports.values())).clouds
+    if args.clouds is not None and clouds < args.clouds:
+        note(f"the split has {clouds} clouds, not {args.clouds}")
     if args.json:
         show_json(
             {
-                "ok": changed is None and all(report.ok for report in reports.values()),
-                "same_program": changed is None,
-                "difference": changed,
-                "kernels": {name: _record(report) for name, report in reports.items()},
+                "ok": proof.difference is None,
+                "difference": proof.difference,
+                "same_program": proof.changed is None,
+                "kernels": {name: _record(report) for name, report in proof.reports.items()},
             }
         )
     else:
-        _print(reports, changed)
-    if changed is not None:
-        raise failed(f"{args.model}: not what {args.checkpoint} exports to: {changed}; pack it again")
-    for name, report in reports.items():
-        if not report.ok:
-            raise failed(f"{args.model}: {name}: {_difference(report)}")
+        _print(proof)
+    if proof.difference is not None:
+        raise VerifyError(f"{args.model}: {proof.difference}")
 
 
-def verify(checkpoint: Path, model: Path, args: argparse.Namespace) -> tuple[dict[str, Report], str | None]:
-    """Return a report per kernel table, and in words the first constant of the file that is not the checkpoint's.
+def verify(
+    checkpoint: Path, model: Path, source: Source, kernels: str | None = None, threads: int | None = None
+) -> Proof:
+    """Compare a model file with its checkpoint over the clouds of a data set.
 
-    args  kernels, threads, clouds, and what `load_clouds` reads
+    kernels  a table, "all" of this machine's, "reference", or None for the fastest
+    threads  of the engine
     Raises VerifyError if the file's steps are others, so that there is nothing to compare.
     """
     from popcloud.learn import checkpoint as checkpoints
@@ -195,12 +220,12 @@ def verify(checkpoint: Path, model: Path, args: argparse.Namespace) -> tuple[dic
     exported = export(trained)
     different = mismatch(program, exported.program)
     if different is not None:
-        raise failed(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
-    running = {name: start(model, program, name, args.threads) for name in kernels_of(args.kernels)}
-    for cloud, taps in evidence(trained, exported, args):
+        raise VerifyError(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
+    running = {name: start(model, program, name, threads) for name in kernels_of(kernels)}
+    for cloud, taps in evidence(trained, exported, source):
         for verification in running.values():
             verification.add(cloud, taps)
-    return {name: v.report() for name, v in running.items()}, changed_constant(program, exported.program)
+    return Proof({name: v.report() for name, v in running.items()}, changed_constant(program, exported.program))
 
 
 def kernels_of(name: str | None) -> list[str]:
@@ -231,29 +256,23 @@ def start(model: Path, program: Program, kernels: str, threads: int | None) -> V
     return Verification(program, engine.step, answer)
 
 
-def evidence(
-    trained: Trained, exported: Exported, args: argparse.Namespace
-) -> Iterator[tuple[Array, Mapping[int, Array]]]:
+def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[tuple[Array, Mapping[int, Array]]]:
     """Yield clouds, ready for the network, with PyTorch's values."""
     from popcloud.cloud import prepare
     from popcloud.learn.export import observe
 
     recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
-    points = trained.recipe.points
-    clouds = load_clouds(recipe, args, points=points, classes=trained.classes, most=args.clouds or CLOUDS)
-    if args.clouds is not None and len(clouds) < args.clouds:
-        note(f"the split has {len(clouds)} clouds, not {args.clouds}")
-    for xyz in clouds.xyz:
-        ready = prepare(xyz, points, NORMALIZE)
+    for xyz in load_clouds(source, recipe, points=trained.recipe.points, classes=trained.classes).xyz:
+        ready = prepare(xyz, trained.recipe.points, NORMALIZE)
         yield ready, observe(exported, ready)
 
 
-def _print(reports: Mapping[str, Report], changed: str | None) -> None:
+def _print(proof: Proof) -> None:
     from popcloud.verify import table
 
-    for name, report in reports.items():
+    for name, report in proof.reports.items():
         print(f"kernels: {name}\n{table(report)}\n")
-    print(f"program: {'the one that the checkpoint exports to' if changed is None else changed}")
+    print(f"program: {'the one that the checkpoint exports to' if proof.changed is None else proof.changed}")
 
 
 def _record(report: Report) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from popcloud.cli.common import (
     load_clouds,
     recipe_of,
     show_json,
+    source_of,
     text_table,
 )
 from popcloud.errors import CheckpointError, RecipeError
@@ -149,9 +150,8 @@ def _answers_of_model(args: argparse.Namespace) -> tuple[CloudSet, Labels, str]:
 
     session = Session(args.thing, kernels=args.kernels, threads=args.threads)
     program = read(args.thing)
-    clouds = load_clouds(
-        recipe_of(program.meta), args, points=program.points or 1024, classes=program.classes, most=args.clouds
-    )
+    recipe = recipe_of(program.meta)
+    clouds = load_clouds(source_of(args), recipe, points=program.points or 1024, classes=program.classes)
     answers = [session.labels(clouds.xyz[rows]) for rows in batches(len(clouds), 64)]
     return clouds, np.concatenate(answers), f"the engine ({session.kernels})"
 
@@ -162,5 +162,5 @@ def _answers_of_checkpoint(args: argparse.Namespace) -> tuple[CloudSet, Labels, 
 
     trained = checkpoint.load(args.thing)
     recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
-    clouds = load_clouds(recipe, args, points=trained.recipe.points, classes=trained.classes, most=args.clouds)
+    clouds = load_clouds(source_of(args), recipe, points=trained.recipe.points, classes=trained.classes)
     return clouds, answers(trained.model, clouds, trained.recipe.batch), "PyTorch"

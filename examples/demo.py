@@ -1,0 +1,223 @@
+"""The whole path in one go: train, pack, verify, run, measure, draw. This is what `make demo` runs.
+
+Three networks of one architecture, PointNet without T-Nets, learn to tell made-up solids apart: a real-valued one,
+BiPointNet (1-bit weights and activations, entropy-maximizing pooling) and a plain binary one, whose max pooling lets
+nearly every feature become +1 so that nothing is left to learn from (BiPointNet, Qin et al. 2021, section 3.2).
+BiPointNet is packed, proved equal to PyTorch and run by the engine on clouds that no network has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from popcloud import Session, native
+from popcloud.cli import packing
+from popcloud.cli.common import Source
+from popcloud.cloud import CloudSet, prepare
+from popcloud.data.shapes import load as shapes
+from popcloud.errors import PopcloudError, VerifyError
+from popcloud.learn import checkpoint
+from popcloud.learn.progress import reporter
+from popcloud.learn.recipe import Recipe
+from popcloud.learn.stop import Stopped
+from popcloud.learn.train import RECIPE, RESULT, train
+from popcloud.show import picture
+
+UNSEEN = 20231  # seed of clouds that no training has drawn
+DRAWN = 12
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the three: its folder, what the table calls it, binarizer and pool."""
+
+    folder: str
+    title: str
+    binarizer: str
+    pool: str
+
+
+FLOAT = Network("float", "float32 PointNet", "real", "max")
+BIPOINTNET = Network("bipointnet", "BiPointNet, 1 bit", "lsr", "ema-max")
+PLAIN = Network("bnn", "plain BNN, 1 bit", "bnn", "max")
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the choices; the defaults take some minutes on two cores, smaller ones are for tests."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of all results (default: runs/demo)")
+    p.add_argument("--again", action="store_true", help="train again what is trained already")
+    p.add_argument("--points", type=int, default=256, help="points per cloud (default: 256)")
+    p.add_argument("--train", type=int, default=2100, help="training clouds (default: 2100)")
+    p.add_argument("--test", type=int, default=700, help="test clouds (default: 700)")
+    p.add_argument("--epochs", type=int, default=10, help="passes over the training clouds (default: 10)")
+    p.add_argument("--batch", type=int, default=32, help="clouds per step (default: 32)")
+    p.add_argument("--verify", type=int, default=100, help="clouds of the proof (default: 100)")
+    p.add_argument("--repeat", type=int, default=100, help="how often each network is timed (default: 100)")
+    p.add_argument("--threads", type=int, default=None, help="threads of the training (default: PyTorch's choice)")
+    return p.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit code."""
+    args = arguments(argv)
+    try:
+        demo(args)
+    except Stopped as stopped:
+        print(f"demo: {stopped}: start the demo once more", file=sys.stderr)
+        return stopped.exit_code
+    except PopcloudError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Train, pack, verify, run, measure, draw, and print the table."""
+    began = time.monotonic()
+    accuracies = {network: trained(network, args) for network in (FLOAT, BIPOINTNET, PLAIN)}
+    model = args.out / "bipointnet.popc"
+    packed = packing.pack(args.out / BIPOINTNET.folder, model, "made by the demo")
+    proof = exactness(args, model)
+    session = Session(model)
+    unseen = shapes(None, "test", points=args.points, seed=UNSEEN, clouds=max(args.test, len(session.classes)))
+    right = float((session.labels(unseen.xyz) == unseen.labels).mean())
+    float_ms, engine_ms = timed(args, model, unseen)
+    drawing = drawn(args.out / "answers.png", session, unseen)
+    print(
+        "\n"
+        + table(
+            [
+                ("", FLOAT.title, BIPOINTNET.title, PLAIN.title),
+                ("test accuracy", *(f"{share:.1%}" for share in accuracies.values())),
+                ("on unseen clouds, engine", "", f"{right:.1%}", ""),
+                ("bytes", f"{packed.float32_bytes:,}", f"{packed.bytes:,} ({packed.ratio:.1f} x smaller)", ""),
+                ("ms per cloud, one thread", f"{float_ms:.2f}", f"{engine_ms:.3f} ({float_ms / engine_ms:.0f} x)", ""),
+            ]
+        )
+    )
+    print(f"\n{proof}")
+    print(f"float32 is run by PyTorch, the packed model by the engine ({session.kernels}); medians, in turns")
+    print(f"model    {model}\npicture  {drawing}\ntook     {time.monotonic() - began:.0f} s")
+
+
+def trained(network: Network, args: argparse.Namespace) -> float:
+    """Train a network, or find it trained; return its accuracy on the test clouds."""
+    recipe = Recipe(
+        binarizer=network.binarizer,
+        pool=network.pool,
+        dataset="shapes",
+        points=args.points,
+        train_size=args.train,
+        test_size=args.test,
+        epochs=args.epochs,
+        batch=args.batch,
+        lr=0.002,
+        threads=args.threads,
+    )
+    folder = args.out / network.folder
+    state = found(folder, recipe)
+    if state == "other" or (args.again and state != "none"):
+        discard(folder)
+        state = "none"
+    if state == "done":
+        print(f"{network.title}: trained already, in {folder}; --again trains it again")
+        return float(json.loads((folder / RESULT).read_text())["result"]["test"])
+    print(f"{network.title}: {'goes on' if state == 'begun' else 'training'}, {recipe.epochs} epochs", flush=True)
+    result = train(recipe, folder, resume=state == "begun", progress=reporter(sys.stderr))
+    print(f"{network.title}: {result.test:.1%} of the test clouds right, {result.seconds:.0f} s", flush=True)
+    return result.test
+
+
+def found(folder: Path, recipe: Recipe) -> str:
+    """Return what is in a run's folder: "none", "other" (another recipe's), "begun", or "done"."""
+    if not (folder / RECIPE).is_file():
+        return "none"
+    if json.loads((folder / RECIPE).read_text()) != recipe.model_dump(mode="json"):
+        return "other"
+    return "done" if (folder / RESULT).is_file() else "begun"
+
+
+def discard(folder: Path) -> None:
+    """Remove the files of a run, and nothing else."""
+    for name in (RESULT, checkpoint.BEST, checkpoint.LAST, "log.jsonl", RECIPE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def exactness(args: argparse.Namespace, model: Path) -> str:
+    """Return the proof that the file answers what PyTorch answers, in one line. Raises VerifyError if it does not."""
+    proof = packing.verify(args.out / BIPOINTNET.folder, model, Source(clouds=min(args.verify, args.test)))
+    if proof.difference is not None:
+        raise VerifyError(f"{model}: {proof.difference}")
+    report = next(iter(proof.reports.values()))
+    signs = sum(line.compared for line in report.lines if line.kind == "bits")
+    error = max(line.error for line in report.lines)
+    return (
+        f"exactness: over {report.clouds} clouds all {signs:,} signs are PyTorch's, floats within {error:.0e}, "
+        f"and {report.agreeing} of {report.clouds} answers agree"
+    )
+
+
+def timed(args: argparse.Namespace, model: Path, clouds: CloudSet) -> tuple[float, float]:
+    """Return the median milliseconds per cloud of the float network in PyTorch and of the engine, one thread each."""
+    network = checkpoint.load(args.out / FLOAT.folder).model
+    engine = native.engine().Engine(model, threads=1)
+    ready = [prepare(xyz, args.points, "unit_sphere") for xyz in clouds.xyz[:16]]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return interleaved(
+            lambda i: forward(network, ready[i % len(ready)]),
+            lambda i: engine.run([ready[i % len(ready)]]),
+            args.repeat,
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, cloud: np.ndarray) -> torch.Tensor:
+    """Answer one cloud (n, 3) in PyTorch."""
+    return network(torch.from_numpy(cloud)[None])
+
+
+def interleaved(one: Callable[[int], object], other: Callable[[int], object], repeat: int) -> tuple[float, float]:
+    """Time two calls in turns, after two rounds that do not count; return their median milliseconds."""
+    spent: tuple[list[float], list[float]] = ([], [])
+    for i in range(repeat + 2):
+        for call, times in zip((one, other), spent, strict=True):
+            began = time.perf_counter()
+            call(i)
+            times.append(1e3 * (time.perf_counter() - began))
+    return float(np.median(spent[0][2:])), float(np.median(spent[1][2:]))
+
+
+def drawn(path: Path, session: Session, clouds: CloudSet) -> Path:
+    """Draw some unseen clouds with the engine's answers; return the picture's path."""
+    some = clouds.subset(np.arange(min(DRAWN, len(clouds))))
+    probabilities = session.probabilities(some.xyz)
+    answers = [session.classes[c] for c in probabilities.argmax(axis=1)]
+    truth = [some.classes[label] for label in some.labels]
+    picture(list(some.xyz), answers, path, truth, probabilities.max(axis=1).tolist())
+    return path
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
