@@ -16,7 +16,7 @@ every = pytest.mark.parametrize("name", NAMES)
 
 
 def make(name: str, dtype: torch.dtype = torch.float32) -> tuple[Binarizer, torch.Tensor]:
-    """A binarizer whose learned parts are away from where they start, and latent weights with both signs in every row."""
+    """A binarizer whose learned parts are away from their start, and latent weights with both signs in every row."""
     generator = torch.Generator().manual_seed(1)
     binarizer = BINARIZERS[name](INPUTS, OUTPUTS).to(dtype)
     for parameter in binarizer.parameters():
