@@ -1,5 +1,5 @@
-// Floats on AVX2 and FMA, in the order of operations that kernels.h prescribes: lanes are output channels, so each
-// number keeps its own chain of fused multiply-adds whatever the tile.
+// Floats on AVX2 and FMA, in the order of operations that kernels.h prescribes: lanes are output channels, so
+// each number keeps its own chain of fused multiply-adds whatever the tile.
 #include "kernels/avx2_float.h"
 
 #if defined(__x86_64__)
@@ -27,6 +27,7 @@ POPCLOUD_INLINE __m256 activate(__m256 x, Activation act) {
   return x;
 }
 
+// The arguments of `linear`, as every tile needs them.
 struct Linear {
   const float *x, *w, *bias;
   size_t inputs, channels;
@@ -34,7 +35,8 @@ struct Linear {
   float* out;
 };
 
-// kRows rows from r on, kVectors vectors of 8 channels from c on. With kTail the last vector has `live` lanes only.
+// kRows rows from r on, kVectors vectors of 8 channels from c on. With kTail the last vector has `live` lanes
+// only.
 template <int kRows, int kVectors, bool kTail>
 POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
   const __m256i mask = first_lanes(live);
@@ -43,16 +45,21 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
   for (int v = 0; v < kVectors; ++v) {
     const float* bias = p.bias + c + size_t(v) * kLanes;
     const bool tail = kTail && v == kVectors - 1;
-    const __m256 start = !p.bias ? _mm256_setzero_ps() : tail ? _mm256_maskload_ps(bias, mask) : _mm256_loadu_ps(bias);
+    const __m256 start = !p.bias ? _mm256_setzero_ps()
+                         : tail  ? _mm256_maskload_ps(bias, mask)
+                                 : _mm256_loadu_ps(bias);
     POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) sum[i][v] = start;
   }
+  // Every sum takes the inputs in their order; the tile only says which sums are in registers meanwhile. A
+  // load of weights serves all rows, a broadcast all vectors.
   for (size_t k = 0; k < p.inputs; ++k) {
     const float* w = p.w + k * p.channels + c;
     __m256 weight[kVectors];
     POPCLOUD_UNROLL
     for (int v = 0; v < kVectors; ++v)
-      weight[v] = kTail && v == kVectors - 1 ? _mm256_maskload_ps(w + v * 8, mask) : _mm256_loadu_ps(w + v * 8);
+      weight[v] =
+          kTail && v == kVectors - 1 ? _mm256_maskload_ps(w + v * 8, mask) : _mm256_loadu_ps(w + v * 8);
     POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const __m256 x = _mm256_broadcast_ss(p.x + (r + size_t(i)) * p.inputs + k);
@@ -61,14 +68,16 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
     }
   }
   POPCLOUD_UNROLL
-  for (int i = 0; i < kRows; ++i)
-    POPCLOUD_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
-      const __m256 y = activate(sum[i][v], p.act);
-      if (kTail && v == kVectors - 1) _mm256_maskstore_ps(out, mask, y);
-      else _mm256_storeu_ps(out, y);
-    }
+  for (int i = 0; i < kRows; ++i) POPCLOUD_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
+    const __m256 y = activate(sum[i][v], p.act);
+    // A masked store is slow on some processors, so only the tail has one.
+    if (kTail && v == kVectors - 1)
+      _mm256_maskstore_ps(out, mask, y);
+    else
+      _mm256_storeu_ps(out, y);
+  }
 }
 
 // All channels for kRows rows. At 6 rows, two vectors keep 12 sums in registers.
@@ -77,18 +86,23 @@ inline void linear_rows(const Linear& p, size_t r) {
   size_t c = 0;
   for (; c + 16 <= p.channels; c += 16) linear_tile<kRows, 2, false>(p, r, c, 0);
   const size_t left = p.channels - c;
-  if (left > 8) linear_tile<kRows, 2, true>(p, r, c, left - 8);
-  else if (left == 8) linear_tile<kRows, 1, false>(p, r, c, 0);
-  else if (left) linear_tile<kRows, 1, true>(p, r, c, left);
+  if (left > 8)
+    linear_tile<kRows, 2, true>(p, r, c, left - 8);
+  else if (left == 8)
+    linear_tile<kRows, 1, false>(p, r, c, 0);
+  else if (left)
+    linear_tile<kRows, 1, true>(p, r, c, left);
 }
 
-// A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels for a few
-// inputs at a time, and the sums wait in `out` meanwhile. The tail, at most 7 channels, goes as a tile.
+// A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels
+// for a few inputs at a time, and the sums wait in `out` meanwhile. The tail, at most 7 channels, goes as a
+// tile.
 inline void linear_row(const Linear& p, size_t r) {
   constexpr size_t kFew = 4;
   const size_t whole = p.channels / kLanes * kLanes, first = p.inputs % kFew;
   const float* x = p.x + r * p.inputs;
   float* out = p.out + r * p.channels;
+  // Start with as many inputs as leave whole fours.
   for (size_t c = 0; c < whole; c += kLanes) {
     __m256 sum = p.bias ? _mm256_loadu_ps(p.bias + c) : _mm256_setzero_ps();
     for (size_t k = 0; k < first; ++k)
@@ -100,10 +114,12 @@ inline void linear_row(const Linear& p, size_t r) {
       __m256 sum = _mm256_loadu_ps(out + c);
       POPCLOUD_UNROLL
       for (size_t i = 0; i < kFew; ++i)
-        sum = _mm256_fmadd_ps(_mm256_broadcast_ss(x + k + i), _mm256_loadu_ps(p.w + (k + i) * p.channels + c), sum);
+        sum = _mm256_fmadd_ps(_mm256_broadcast_ss(x + k + i), _mm256_loadu_ps(p.w + (k + i) * p.channels + c),
+                              sum);
       _mm256_storeu_ps(out + c, sum);
     }
-  for (size_t c = 0; c < whole; c += kLanes) _mm256_storeu_ps(out + c, activate(_mm256_loadu_ps(out + c), p.act));
+  for (size_t c = 0; c < whole; c += kLanes)
+    _mm256_storeu_ps(out + c, activate(_mm256_loadu_ps(out + c), p.act));
   if (whole < p.channels) linear_tile<1, 1, true>(p, r, whole, p.channels - whole);
 }
 
@@ -113,11 +129,14 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
             Activation act, float* out) {
   const Linear p{x, w, bias, inputs, channels, act, out};
   size_t r = 0;
+  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice per cycle, and leave room for the
+  // operands.
   for (; r + 6 <= rows; r += 6) linear_rows<6>(p, r);
   for (; r + 2 <= rows; r += 2) linear_rows<2>(p, r);
   if (r < rows) linear_row(p, r);
 }
 
+// _CMP_LT_OQ: ordered, so that NaN is not below anything.
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t word = 0; word * 64 < channels; ++word) {
@@ -125,22 +144,27 @@ void binarize(const float* x, size_t rows, size_t channels, const float* thresho
       for (size_t c = word * 64; c < channels && c < word * 64 + 64; c += kLanes) {
         const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
         const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
-        const __m256 limit = _mm256_maskload_ps(threshold + c, mask);  // outside the mask 0 < 0: tail bits are 0
+        const __m256 limit =
+            _mm256_maskload_ps(threshold + c, mask);  // outside the mask 0 < 0: tail bits are 0
         bits |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_LT_OQ))) << (c % 64);
       }
       *out++ = bits;
     }
 }
 
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
-            float* out) {
+// Loads under a mask throughout: the lanes outside are 0 and are not stored.
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < channels; c += kLanes) {
       const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
       const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
-      const __m256 y = _mm256_fmadd_ps(_mm256_maskload_ps(scale + c, mask), value, _mm256_maskload_ps(bias + c, mask));
-      if (channels - c >= kLanes) _mm256_storeu_ps(out + r * channels + c, activate(y, act));
-      else _mm256_maskstore_ps(out + r * channels + c, mask, activate(y, act));
+      const __m256 y =
+          _mm256_fmadd_ps(_mm256_maskload_ps(scale + c, mask), value, _mm256_maskload_ps(bias + c, mask));
+      if (channels - c >= kLanes)
+        _mm256_storeu_ps(out + r * channels + c, activate(y, act));
+      else
+        _mm256_maskstore_ps(out + r * channels + c, mask, activate(y, act));
     }
 }
 

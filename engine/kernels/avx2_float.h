@@ -7,7 +7,7 @@ namespace popcloud::avx2 {
 void linear(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
             Activation act, float* out);
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out);
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
-            float* out);
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out);
 
 }  // namespace popcloud::avx2

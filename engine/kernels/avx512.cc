@@ -1,8 +1,9 @@
 // AVX-512 with VPOPCNTDQ: a lane per output channel.
 //
-// A vector holds the same word of 8 neighbouring output channels, as the bits lie in the model file, so nothing has
-// to be prepared. The words of the 8 channels stay in registers while all rows pass by: xor with the row's word,
-// popcount, add. No sum across lanes is ever needed, and comparing the counts gives 8 output bits as a mask.
+// A vector holds the same word of 8 neighbouring output channels, as the bits lie in the model file, so
+// nothing has to be prepared. The words of the 8 channels stay in registers while all rows pass by: xor with
+// the row's word, popcount, add. No sum across lanes is ever needed, and comparing the counts gives 8 output
+// bits as a mask.
 #include "kernels/kernels.h"
 
 #if defined(__x86_64__)
@@ -33,19 +34,23 @@ struct Column {
   __mmask8 live;  // lanes that are channels
 };
 
+// Lanes that are no channels load as 0 instead of from beyond the matrix; their counts are not used.
 template <int kWords>
 POPCLOUD_INLINE Column<kWords> column_at(const PackedMatrix& w, size_t channel, __mmask8 live) {
   Column<kWords> column;
   column.bits = w.bits + channel, column.words = w.words, column.stride = w.channels, column.live = live;
   POPCLOUD_UNROLL
-  for (int k = 0; k < kWords; ++k) column.held[k] = _mm512_maskz_loadu_epi64(live, column.bits + size_t(k) * w.channels);
+  for (int k = 0; k < kWords; ++k)
+    column.held[k] = _mm512_maskz_loadu_epi64(live, column.bits + size_t(k) * w.channels);
   return column;
 }
 
+// In how many inputs the word of a row differs from the word of each channel.
 POPCLOUD_INLINE __m512i differ(__m512i weights, uint64_t word) {
   return _mm512_popcnt_epi64(_mm512_xor_si512(weights, _mm512_set1_epi64(int64_t(word))));
 }
 
+// A row's mismatches with the 8 channels. 64-bit lanes never overflow, however many words there are.
 template <int kWords>
 POPCLOUD_INLINE __m512i count(const Column<kWords>& column, const uint64_t* row) {
   __m512i sum = _mm512_setzero_si512();
@@ -60,6 +65,7 @@ POPCLOUD_INLINE __m512i count(const Column<kWords>& column, const uint64_t* row)
 
 // What becomes of the counts of 8 channels: built once for the channels, `take` gets each row, `end` writes.
 
+// The counts themselves.
 struct Mismatches {
   int32_t* out;
   size_t channels;
@@ -71,6 +77,7 @@ struct Mismatches {
   void end() {}
 };
 
+// One byte of the answer per row. Eight of these write a word, one after the other.
 struct Threshold {
   uint8_t* out;  // the byte of the 8 channels in row 0: this processor's words start with their lowest bits
   size_t stride;
@@ -83,6 +90,7 @@ struct Threshold {
   void end() {}
 };
 
+// The least stays in a register over all rows.
 struct Minimum {
   int32_t* out;
   __mmask8 live;
@@ -92,6 +100,7 @@ struct Minimum {
   void end() { _mm256_mask_storeu_epi32(out, live, _mm512_cvtepi64_epi32(least)); }
 };
 
+// The least and its row; a type of its own, so that those who need no row pay nothing for it.
 struct MinimumWhere {
   int32_t *out, *out_where;
   __mmask8 live;
@@ -108,6 +117,8 @@ struct MinimumWhere {
   }
 };
 
+// Unlike the minimum this could be had without any row's count, see sum_by_columns.h; here a row's count is
+// cheap.
 struct Sum {
   int64_t* out;
   __mmask8 live;
@@ -117,6 +128,7 @@ struct Sum {
   void end() { _mm512_mask_storeu_epi64(out, live, total); }
 };
 
+// Answer by value: a copy that no pointer knows stays in registers.
 template <int kWords, class Answer>
 void walk_held(const uint64_t* x, size_t rows, const PackedMatrix& w, size_t channel, Answer answer) {
   const Column<kWords> column = column_at<kWords>(w, channel, answer.live);
@@ -127,6 +139,7 @@ void walk_held(const uint64_t* x, size_t rows, const PackedMatrix& w, size_t cha
 // The rows against the 8 channels, with the loop that fits the number of words.
 template <int kWords, class Answer>
 void walk(const uint64_t* x, size_t rows, const PackedMatrix& w, size_t channel, const Answer& answer) {
+  // Unrolled for each number of words up to kMaxHeld, then one loop for all longer rows.
   if (w.words == size_t(kWords) || kWords == 0) return walk_held<kWords>(x, rows, w, channel, answer);
   walk<kWords ? kWords - 1 : 0>(x, rows, w, channel, answer);
 }
@@ -136,6 +149,7 @@ void walk_any(const uint64_t* x, size_t rows, const PackedMatrix& w, size_t chan
   walk<kMaxHeld>(x, rows, w, channel, answer);
 }
 
+// Which of the 8 lanes from `channel` on are output channels of `at`.
 POPCLOUD_INLINE __mmask8 live_at(size_t channel, Channels at) {
   return at.last - channel >= kLanes ? __mmask8(255) : __mmask8((1u << (at.last - channel)) - 1);
 }
@@ -160,12 +174,15 @@ void threshold(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels a
   }
 }
 
-void minimum(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least, int32_t* where) {
+void minimum(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least,
+             int32_t* where) {
   const __m512i most = _mm512_set1_epi64(INT64_MAX), zero = _mm512_setzero_si512();
   for (size_t c = at.first; c < at.last; c += kLanes) {
     const __mmask8 live = live_at(c, at);
-    if (where) walk_any(x, rows, w, c, MinimumWhere{least + c, where + c, live, most, zero});
-    else walk_any(x, rows, w, c, Minimum{least + c, live, most});
+    if (where)
+      walk_any(x, rows, w, c, MinimumWhere{least + c, where + c, live, most, zero});
+    else
+      walk_any(x, rows, w, c, Minimum{least + c, live, most});
   }
 }
 
@@ -191,6 +208,7 @@ POPCLOUD_INLINE __m512 activate(__m512 x, Activation act) {
   return x;
 }
 
+// The arguments of `linear`, as every tile needs them.
 struct Linear {
   const float *x, *w, *bias;
   size_t inputs, channels;
@@ -211,6 +229,7 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c) {
     POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) sum[i][v] = start;
   }
+  // Every sum takes the inputs in their order; the tile only says which sums are in registers meanwhile.
   for (size_t k = 0; k < p.inputs; ++k) {
     POPCLOUD_UNROLL
     for (int v = 0; v < kVectors; ++v)
@@ -241,6 +260,7 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
     for (size_t c = 0; c < channels; c += 8 * kFloats) linear_tile<1, 8>(p, r, c);
 }
 
+// _CMP_LT_OQ: ordered, so that NaN is not below anything.
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t word = 0; word * 64 < channels; ++word) {
@@ -248,27 +268,29 @@ void binarize(const float* x, size_t rows, size_t channels, const float* thresho
       for (size_t c = word * 64; c < channels && c < word * 64 + 64; c += kFloats) {
         const __mmask16 live = first_lanes(c, channels);
         const __m512 value = _mm512_maskz_loadu_ps(live, x + r * channels + c);
-        const __m512 limit = _mm512_maskz_loadu_ps(live, threshold + c);  // outside the mask 0 < 0: tail bits are 0
+        const __m512 limit =
+            _mm512_maskz_loadu_ps(live, threshold + c);  // outside the mask 0 < 0: tail bits are 0
         bits |= uint64_t{_mm512_cmp_ps_mask(value, limit, _CMP_LT_OQ)} << (c % 64);
       }
       *out++ = bits;
     }
 }
 
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
-            float* out) {
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < channels; c += kFloats) {
       const __mmask16 live = first_lanes(c, channels);
       const __m512 value = _mm512_maskz_loadu_ps(live, x + r * channels + c);
-      const __m512 y =
-          _mm512_fmadd_ps(_mm512_maskz_loadu_ps(live, scale + c), value, _mm512_maskz_loadu_ps(live, bias + c));
+      const __m512 y = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(live, scale + c), value,
+                                       _mm512_maskz_loadu_ps(live, bias + c));
       _mm512_mask_storeu_ps(out + r * channels + c, live, activate(y, act));
     }
 }
 
 POPCLOUD_TARGET_END
 
+// These also ask whether the operating system saves the wide registers.
 bool supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -282,7 +304,7 @@ const KernelTable kAvx512{"avx512", supported, prepared_bytes, prepare,  mismatc
 
 }  // namespace popcloud
 
-#else
+#else  // another processor's file: present, never chosen
 
 namespace popcloud {
 const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr,

@@ -12,6 +12,7 @@ const KernelTable* const* all_kernels() {
   return list;
 }
 
+// Null rather than the next best: who asks for a table by name must get that one or hear of it.
 const KernelTable* find_kernels(const char* name) {
   for (auto table = all_kernels(); *table; ++table)
     if (std::strcmp((*table)->name, name) == 0) return (*table)->supported() ? *table : nullptr;

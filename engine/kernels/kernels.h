@@ -1,10 +1,10 @@
 // The contract between the engine and one instruction set.
 //
-// A row of signs is `words` 64-bit words: bit 1 means -1, channel 0 is the lowest bit, tail bits are 0 on both
-// sides, so they never disagree. dot = inputs - 2 * mismatches.
+// A row of signs is `words` 64-bit words: bit 1 means -1, channel 0 is the lowest bit, tail bits are 0 on
+// both sides, so they never disagree. dot = inputs - 2 * mismatches.
 //
-// Every function is single-threaded, writes only what it says, and gives the same bits in every table: integers
-// because they are integers, floats because the order of operations is part of the contract.
+// Every function is single-threaded, writes only what it says, and gives the same bits in every table:
+// integers because they are integers, floats because the order of operations is part of the contract.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -37,19 +37,21 @@ struct KernelTable {
 
   // out[r * w.channels + c] = popcount of row r xor column c, for c in `at`.
   void (*mismatches)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* out);
-  // Bit c of row r of out ([rows][ceil(w.channels / 64)]) = mismatches > limit[c]. Writes the whole words of `at`,
-  // tail bits 0. -1 <= limit[c] <= 64 * words.
+  // Bit c of row r of out ([rows][ceil(w.channels / 64)]) = mismatches > limit[c]. Writes the whole words of
+  // `at`, tail bits 0. -1 <= limit[c] <= 64 * words.
   void (*threshold)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, const int32_t* limit,
                     uint64_t* out);
-  // least[c] = smallest mismatches over the rows; where[c] (if not null) = the first row that has it. rows >= 1.
+  // least[c] = smallest mismatches over the rows; where[c] (if not null) = the first row that has it. rows
+  // >= 1.
   void (*minimum)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least,
                   int32_t* where);
   // total[c] = sum of mismatches over the rows.
   void (*sum)(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int64_t* total);
 
-  // out[r][c] = act(s), s = bias[c] (0 if bias is null), then s = fma(x[r][k], w[k][c], s) for k = 0, 1, ... in order.
-  void (*linear)(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
-                 Activation act, float* out);
+  // out[r][c] = act(s), s = bias[c] (0 if bias is null), then s = fma(x[r][k], w[k][c], s) for k = 0, 1, ...
+  // in order.
+  void (*linear)(const float* x, size_t rows, size_t inputs, const float* w, const float* bias,
+                 size_t channels, Activation act, float* out);
   // Bit c of row r of out ([rows][ceil(channels / 64)]) = x[r][c] < threshold[c]; NaN gives 0; tail bits 0.
   void (*binarize)(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out);
   // out[r][c] = act(fma(scale[c], x[r][c], bias[c])); out may be x.

@@ -1,8 +1,8 @@
 // NEON: a byte lane per output channel.
 //
-// The processor counts the bits of bytes (vcnt), so a vector holds the same 8 inputs of 16 output channels, and the
-// row's byte is broadcast: exclusive or, count, add are 3 operations for 128 binary multiply-adds, and no sum across
-// lanes is ever needed.
+// The processor counts the bits of bytes (vcnt), so a vector holds the same 8 inputs of 16 output channels,
+// and the row's byte is broadcast: exclusive or, count, add are 3 operations for 128 binary multiply-adds,
+// and no sum across lanes is ever needed.
 #include "kernels/kernels.h"
 
 #if defined(__aarch64__)
@@ -25,13 +25,14 @@ void prepare(const uint64_t* bits, size_t words, size_t channels, void* prepared
   for (size_t c = 0; c < (channels + 63) / 64 * 64; ++c)
     for (size_t k = 0; k < words; ++k) {
       const uint64_t word = c < channels ? bits[k * channels + c] : 0;  // padding: never read as an answer
-      for (size_t i = 0; i < 8; ++i) out[((c / 64 * words + k) * 8 + i) * 64 + c % 64] = uint8_t(word >> (8 * i));
+      for (size_t i = 0; i < 8; ++i)
+        out[((c / 64 * words + k) * 8 + i) * 64 + c % 64] = uint8_t(word >> (8 * i));
     }
 }
 
 #include "kernels/groups.inc"
 
-// A row's counts with a group.
+// A row's counts with a group, in the order of the channels.
 struct Bytes {
   uint8x16_t part[kVectors];
 };
@@ -56,9 +57,13 @@ POPCLOUD_INLINE void put(Block& m, const Shorts& x) {
   for (int i = 0; i < 2 * kVectors; ++i) vst1q_s16(m.lanes + 8 * i, vreinterpretq_s16_u16(x.part[i]));
 }
 
-inline int32_t get_one(const Block& m, size_t c, const Bytes*) { return reinterpret_cast<const uint8_t*>(m.lanes)[c]; }
+inline int32_t get_one(const Block& m, size_t c, const Bytes*) {
+  return reinterpret_cast<const uint8_t*>(m.lanes)[c];
+}
 inline int32_t get_one(const Block& m, size_t c, const Shorts*) { return m.lanes[c]; }
-inline void put_one(Block& m, size_t c, int32_t v, const Bytes*) { reinterpret_cast<uint8_t*>(m.lanes)[c] = uint8_t(v); }
+inline void put_one(Block& m, size_t c, int32_t v, const Bytes*) {
+  reinterpret_cast<uint8_t*>(m.lanes)[c] = uint8_t(v);
+}
 inline void put_one(Block& m, size_t c, int32_t v, const Shorts*) { m.lanes[c] = int16_t(v); }
 
 POPCLOUD_INLINE Bytes smaller(const Bytes& x, const Bytes& y) {
@@ -98,6 +103,7 @@ POPCLOUD_INLINE uint64_t reaches(const Shorts& x, const Shorts& y) {
   return one_bit_each(yes);
 }
 
+// 8 bits to 16.
 POPCLOUD_INLINE void widen(const Bytes& x, Shorts& wide) {
   POPCLOUD_UNROLL
   for (int i = 0; i < kVectors; ++i) {
@@ -106,6 +112,7 @@ POPCLOUD_INLINE void widen(const Bytes& x, Shorts& wide) {
   }
 }
 
+// 16 bits to the 32 of the answer.
 POPCLOUD_INLINE void spread(const Shorts& x, int32_t* out) {
   POPCLOUD_UNROLL
   for (int i = 0; i < 2 * kVectors; ++i) {
@@ -128,9 +135,10 @@ POPCLOUD_INLINE void count(const uint8_t* weights, const uint64_t* x, size_t str
     POPCLOUD_UNROLL
     for (int i = 0; i < kVectors; ++i) out[r].part[i] = vdupq_n_u8(0);
   }
-  const uint8_t* row = reinterpret_cast<const uint8_t*>(x);  // little-endian: byte i holds the inputs 8 i to 8 i + 7
+  const uint8_t* row =
+      reinterpret_cast<const uint8_t*>(x);  // little-endian: byte i holds the inputs 8 i to 8 i + 7
   for (size_t k = 0; k < 8 * words; ++k) {
-    uint8x16_t weight[kVectors];
+    uint8x16_t weight[kVectors];  // one load of weights serves all rows, one broadcast all vectors
     POPCLOUD_UNROLL
     for (int i = 0; i < kVectors; ++i) weight[i] = vld1q_u8(weights + k * kGroup + size_t(i) * 16);
     POPCLOUD_UNROLL
@@ -143,11 +151,13 @@ POPCLOUD_INLINE void count(const uint8_t* weights, const uint64_t* x, size_t str
   }
 }
 
+// Longer rows: bytes for kByteWords words at a time, then added up in 16 bits.
 template <int kCount>
 POPCLOUD_INLINE void count(const uint8_t* weights, const uint64_t* x, size_t stride, size_t words,
                            Shorts (&out)[kCount]) {
   POPCLOUD_UNROLL
-  for (int r = 0; r < kCount; ++r) widen(Bytes{{vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)}}, out[r]);
+  for (int r = 0; r < kCount; ++r)
+    widen(Bytes{{vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)}}, out[r]);
   for (size_t k = 0; k < words; k += kByteWords) {
     Bytes bytes[kCount];
     const size_t some = words - k < kByteWords ? words - k : kByteWords;
@@ -163,6 +173,7 @@ POPCLOUD_INLINE void count(const uint8_t* weights, const uint64_t* x, size_t str
   }
 }
 
+// kCount rows against a group.
 template <int kCount, class Answer>
 POPCLOUD_INLINE void tile(const uint8_t* weights, const uint64_t* x, size_t row, size_t group, size_t words,
                           Answer& answer) {
@@ -172,8 +183,10 @@ POPCLOUD_INLINE void tile(const uint8_t* weights, const uint64_t* x, size_t row,
   for (int r = 0; r < kCount; ++r) answer.take(row + size_t(r), group, counts[r]);
 }
 
+// Group by group, so that a group's weights stay in the first cache over all rows.
 template <class Answer>
-void walk(const uint64_t* x, size_t rows, size_t words, const uint8_t* weights, size_t groups, Answer& answer) {
+void walk(const uint64_t* x, size_t rows, size_t words, const uint8_t* weights, size_t groups,
+          Answer& answer) {
   for (size_t g = 0; g < groups; ++g) {
     size_t r = 0;
     for (; r + kRows <= rows; r += kRows) tile<kRows>(weights, x, r, g, words, answer);
@@ -194,7 +207,8 @@ POPCLOUD_INLINE float32x4_t activate(float32x4_t x, Activation act) {
   return x;
 }
 
-// The first `live` of 4 floats; the others are 0.
+// The first `live` of 4 floats; the others are 0. NEON has no masked loads, and memory beyond may not be
+// there.
 POPCLOUD_INLINE float32x4_t load_some(const float* from, size_t live) {
   if (live >= kFloats) return vld1q_f32(from);
   float lanes[kFloats] = {};
@@ -208,6 +222,7 @@ POPCLOUD_INLINE void store_some(float* to, size_t live, float32x4_t v) {
   for (size_t i = 0; i < live; ++i) to[i] = lanes[i];
 }
 
+// The arguments of `linear`, as every tile needs them.
 struct Linear {
   const float *x, *w, *bias;
   size_t inputs, channels;
@@ -226,6 +241,7 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
     POPCLOUD_UNROLL
     for (int i = 0; i < kCount; ++i) sum[i][v] = start;
   }
+  // Every sum takes the inputs in their order; the tile only says which sums are in registers meanwhile.
   for (size_t k = 0; k < p.inputs; ++k) {
     POPCLOUD_UNROLL
     for (int v = 0; v < kWide; ++v)
@@ -261,6 +277,7 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
   for (; r < rows; ++r) linear_rows<1>(p, r);
 }
 
+// A comparison with NaN is false, as the contract has it.
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
   const uint32_t place[kFloats] = {1, 2, 4, 8};
   for (size_t r = 0; r < rows; ++r)
@@ -276,8 +293,8 @@ void binarize(const float* x, size_t rows, size_t channels, const float* thresho
     }
 }
 
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
-            float* out) {
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < channels; c += kFloats) {
       const size_t live = channels - c;
@@ -296,7 +313,7 @@ const KernelTable kNeon{"neon",  supported,      prepared_bytes, prepare,  misma
 
 }  // namespace popcloud
 
-#else
+#else  // another processor's file: present, never chosen
 
 namespace popcloud {
 const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr,

@@ -6,6 +6,7 @@
 namespace popcloud {
 namespace {
 
+// Of a row of signs.
 size_t words_of(size_t channels) { return (channels + 63) / 64; }
 
 bool always() { return true; }
@@ -14,9 +15,11 @@ size_t prepared_bytes(size_t, size_t) { return 0; }  // the bits are read as the
 
 void prepare(const uint64_t*, size_t, size_t, void*) {}
 
+// Mismatches of a row with an output channel. Tail bits are 0 on both sides and need no care.
 int32_t count(const uint64_t* row, const PackedMatrix& w, size_t channel) {
   int32_t mismatches = 0;
-  for (size_t k = 0; k < w.words; ++k) mismatches += __builtin_popcountll(row[k] ^ w.bits[k * w.channels + channel]);
+  for (size_t k = 0; k < w.words; ++k)
+    mismatches += __builtin_popcountll(row[k] ^ w.bits[k * w.channels + channel]);
   return mismatches;
 }
 
@@ -36,7 +39,8 @@ void threshold(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels a
   }
 }
 
-void minimum(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least, int32_t* where) {
+void minimum(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int32_t* least,
+             int32_t* where) {
   for (size_t c = at.first; c < at.last; ++c) {
     size_t best = 0;
     least[c] = count(x, w, c);
@@ -62,6 +66,8 @@ float activate(float x, Activation act) {
   return x;
 }
 
+// std::fma rounds once, with or without an instruction for it. It is slow without; no compiler option may
+// help, as this file must run everywhere.
 void linear(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
             Activation act, float* out) {
   for (size_t r = 0; r < rows; ++r)
@@ -72,6 +78,7 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
     }
 }
 
+// A comparison with NaN is false: the sign is +1, as for zero.
 void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
   const size_t out_words = words_of(channels);
   for (size_t i = 0; i < rows * out_words; ++i) out[i] = 0;
@@ -80,8 +87,8 @@ void binarize(const float* x, size_t rows, size_t channels, const float* thresho
       out[r * out_words + c / 64] |= uint64_t{x[r * channels + c] < threshold[c]} << (c % 64);
 }
 
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias, Activation act,
-            float* out) {
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < channels; ++c) {
       const size_t i = r * channels + c;
@@ -91,7 +98,7 @@ void affine(const float* x, size_t rows, size_t channels, const float* scale, co
 
 }  // namespace
 
-const KernelTable kPortable{"portable", always, prepared_bytes, prepare, mismatches, threshold,
+const KernelTable kPortable{"portable", always, prepared_bytes, prepare,  mismatches, threshold,
                             minimum,    sum,    linear,         binarize, affine};
 
 }  // namespace popcloud

@@ -1,5 +1,5 @@
-// The sum of mismatches over rows, without counting any row's mismatches: the sum asks of each input only how many
-// rows have the bit, so it takes rows * inputs + inputs * channels steps instead of their product.
+// The sum of mismatches over rows, without counting any row's mismatches: the sum asks of each input only how
+// many rows have the bit, so it takes rows * inputs + inputs * channels steps instead of their product.
 #pragma once
 #include "kernels/kernels.h"
 
@@ -9,7 +9,8 @@ namespace popcloud {
 inline void count_bits(const uint64_t* x, size_t rows, size_t words, size_t k, int64_t (&set)[64]) {
   constexpr uint64_t kEachByte = 0x0101010101010101;
   for (int64_t& s : set) s = 0;
-  for (size_t first = 0; first < rows; first += 255) {  // 64 counters of a byte each: bit 8 b + j in byte b of [j]
+  for (size_t first = 0; first < rows;
+       first += 255) {  // 64 counters of a byte each: bit 8 b + j in byte b of [j]
     uint64_t counters[8] = {};
     const size_t last = rows - first < 255 ? rows : first + 255;
     for (size_t r = first; r < last; ++r)
@@ -18,9 +19,10 @@ inline void count_bits(const uint64_t* x, size_t rows, size_t words, size_t k, i
   }
 }
 
-// KernelTable::sum. An input adds `set` where the weight's bit is 0 and rows - set where it is 1; the 8 inputs of a
-// byte of weights add up to one entry of a table.
-inline void sum_by_columns(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at, int64_t* total) {
+// KernelTable::sum. An input adds `set` where the weight's bit is 0 and rows - set where it is 1; the 8
+// inputs of a byte of weights add up to one entry of a table.
+inline void sum_by_columns(const uint64_t* x, size_t rows, const PackedMatrix& w, Channels at,
+                           int64_t* total) {
   for (size_t c = at.first; c < at.last; ++c) total[c] = 0;
   for (size_t k = 0; k < w.words; ++k) {
     int64_t set[64], part[8][256];

@@ -1,8 +1,9 @@
 // Switch an instruction set on for the functions between the two macros, and for nothing else.
 //
-// Headers are included before the region, and nothing of the standard library is instantiated inside it: an inline
-// function compiled there could be the copy the linker keeps for everybody, and then crash on an older processor.
-// For the same reason everything inside is in an unnamed namespace, and no lambdas: clang gives them no target.
+// Headers are included before the region, and nothing of the standard library is instantiated inside it: an
+// inline function compiled there could be the copy the linker keeps for everybody, and then crash on an older
+// processor. For the same reason everything inside is in an unnamed namespace, and no lambdas: clang gives
+// them no target.
 #pragma once
 
 #define POPCLOUD_PRAGMA(text) _Pragma(#text)
@@ -15,15 +16,16 @@
 #define POPCLOUD_TARGET_END POPCLOUD_PRAGMA(GCC pop_options)
 #endif
 
-// Before a loop with a constant count over an array of vectors: unrolled, the array is registers; else it is memory.
-// clang does so by itself, GCC only from -O3 on.
+// Before a loop with a constant count over an array of vectors: unrolled, the array is registers; else it is
+// memory. clang does so by itself, GCC only from -O3 on.
 #if defined(__clang__)
 #define POPCLOUD_UNROLL
 #else
 #define POPCLOUD_UNROLL POPCLOUD_PRAGMA(GCC unroll 16)
 #endif
 
-// For the parts of an inner loop: left to itself, GCC calls the larger of them and passes their vectors through memory.
+// For the parts of an inner loop: left to itself, GCC calls the larger of them and passes their vectors
+// through memory.
 #define POPCLOUD_INLINE inline __attribute__((always_inline))
 #define POPCLOUD_NOINLINE __attribute__((noinline))
 

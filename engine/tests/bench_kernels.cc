@@ -22,7 +22,8 @@ bool best = false;  // the shortest run instead of the median: for tuning on a m
 double seconds_of(void (*run)(void*), void* what) {
   std::vector<double> seconds;
   const auto start = Clock::now();
-  while (seconds.size() < 5 || (seconds.size() < 400 && Clock::now() - start < std::chrono::milliseconds(250))) {
+  while (seconds.size() < 5 ||
+         (seconds.size() < 400 && Clock::now() - start < std::chrono::milliseconds(250))) {
     const auto begin = Clock::now();
     run(what);
     seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
@@ -44,10 +45,18 @@ struct Job {
 Job make_job(const KernelTable& table, size_t rows, size_t inputs, size_t channels) {
   std::mt19937_64 rng(1);
   const size_t words = (inputs + 63) / 64;
-  Job job{&table, rows, {nullptr, words, channels, nullptr}, std::vector<uint64_t>(rows * words),
-          std::vector<uint64_t>(words * channels), std::vector<uint64_t>(rows * ((channels + 63) / 64)),
-          std::vector<int32_t>(channels, int32_t(inputs / 2)), std::vector<int32_t>(channels),
-          std::vector<int32_t>(channels), {}, std::vector<float>(rows * inputs), std::vector<float>(inputs * channels),
+  Job job{&table,
+          rows,
+          {nullptr, words, channels, nullptr},
+          std::vector<uint64_t>(rows * words),
+          std::vector<uint64_t>(words * channels),
+          std::vector<uint64_t>(rows * ((channels + 63) / 64)),
+          std::vector<int32_t>(channels, int32_t(inputs / 2)),
+          std::vector<int32_t>(channels),
+          std::vector<int32_t>(channels),
+          {},
+          std::vector<float>(rows * inputs),
+          std::vector<float>(inputs * channels),
           std::vector<float>(rows * channels)};
   for (uint64_t& v : job.x) v = rng();
   for (uint64_t& v : job.bits) v = rng();
@@ -78,15 +87,16 @@ void run_mismatches(void* p) {
 }
 void run_linear(void* p) {
   Job& j = *static_cast<Job*>(p);
-  j.table->linear(j.fx.data(), j.rows, j.fx.size() / j.rows, j.fw.data(), nullptr, j.w.channels, Activation::kRelu,
-                  j.fout.data());
+  j.table->linear(j.fx.data(), j.rows, j.fx.size() / j.rows, j.fw.data(), nullptr, j.w.channels,
+                  Activation::kRelu, j.fout.data());
 }
 
 void bench(const KernelTable& table) {
-  std::printf("%-9s %5s %5s %5s %10s %10s %10s %10s  GMAC/s\n", table.name, "rows", "K", "C", "threshold", "minimum",
-              "where", "mismatches");
-  const size_t shapes[][3] = {{1024, 64, 64},   {1024, 64, 128},   {1024, 64, 1024}, {1024, 128, 128}, {1024, 128, 1024},
-                              {1024, 256, 512}, {1024, 1024, 512}, {1, 1024, 512},   {1, 256, 4096}};
+  std::printf("%-9s %5s %5s %5s %10s %10s %10s %10s  GMAC/s\n", table.name, "rows", "K", "C", "threshold",
+              "minimum", "where", "mismatches");
+  const size_t shapes[][3] = {{1024, 64, 64},    {1024, 64, 128},   {1024, 64, 1024},
+                              {1024, 128, 128},  {1024, 128, 1024}, {1024, 256, 512},
+                              {1024, 1024, 512}, {1, 1024, 512},    {1, 256, 4096}};
   for (const auto& s : shapes) {
     Job job = make_job(table, s[0], s[1], s[2]);
     const double giga = double(s[0]) * double(s[1]) * double(s[2]) / 1e9;
@@ -94,7 +104,8 @@ void bench(const KernelTable& table) {
                 giga / seconds_of(run_threshold, &job), giga / seconds_of(run_minimum, &job),
                 giga / seconds_of(run_where, &job), giga / seconds_of(run_mismatches, &job));
   }
-  const size_t floats[][3] = {{1024, 3, 64}, {1024, 64, 64}, {1024, 128, 1024}, {1, 1024, 512}, {1, 256, 4096}, {1, 256, 40}};
+  const size_t floats[][3] = {{1024, 3, 64},  {1024, 64, 64}, {1024, 128, 1024},
+                              {1, 1024, 512}, {1, 256, 4096}, {1, 256, 40}};
   for (const auto& s : floats) {
     Job job = make_job(table, s[0], s[1], s[2]);
     const double flop = 2 * double(s[0]) * double(s[1]) * double(s[2]) / 1e9;

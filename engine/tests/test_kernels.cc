@@ -1,7 +1,7 @@
 // Every table that this CPU supports gives what the portable one gives, bit for bit, on edge shapes.
 //
-// Run without arguments for all supported tables, or with names: then each must be supported, and only they are
-// tested. Exit code 1 on a difference, 2 if a named table can't run here.
+// Run without arguments for all supported tables, or with names: then each must be supported, and only they
+// are tested. Exit code 1 on a difference, 2 if a named table can't run here.
 #include <cstdio>
 #include <cstring>
 #include <limits>
@@ -32,11 +32,12 @@ void compare(const char* table, const char* kernel, const std::string& shape, co
   size_t i = 0;
   while (std::memcmp(&got[i], &want[i], sizeof(T)) == 0) ++i;
   ++differences;
-  std::printf("DIFFERENT %s %s %s: element %zu of %zu is %.9g, portable says %.9g\n", table, kernel, shape.c_str(), i,
-              got.size(), double(got[i]), double(want[i]));
+  std::printf("DIFFERENT %s %s %s: element %zu of %zu is %.9g, portable says %.9g\n", table, kernel,
+              shape.c_str(), i, got.size(), double(got[i]), double(want[i]));
 }
 
-// Signs with zero tail bits. `bias` of 8: how many of 8 are -1; 0 and 8 reach the smallest and the largest count.
+// Signs with zero tail bits. `bias` of 8: how many of 8 are -1; 0 and 8 reach the smallest and the largest
+// count.
 std::vector<uint64_t> signs(std::mt19937_64& rng, size_t rows, size_t inputs, unsigned bias) {
   std::vector<uint64_t> bits(rows * words_of(inputs));
   for (size_t r = 0; r < rows; ++r)
@@ -73,7 +74,8 @@ struct Case {
 
 Case make_case(std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels, unsigned bias) {
   Case c{signs(rng, rows, inputs, bias), {}, {}, rows, words_of(inputs), channels};
-  const unsigned other = bias == 4 || rng() % 2 ? bias : 8 - bias;  // nearly all equal, or nearly all different
+  const unsigned other =
+      bias == 4 || rng() % 2 ? bias : 8 - bias;  // nearly all equal, or nearly all different
   c.bits = transpose(signs(rng, channels, inputs, other), channels, c.words);
   for (size_t i = 0; i < channels; ++i) {
     const int64_t most = int64_t(64 * c.words), usual = int64_t(inputs) / 2 + int64_t(rng() % 17) - 8;
@@ -93,9 +95,12 @@ struct Answers {
 // Everything outside `at` keeps the canary, so a kernel that writes too much differs.
 Answers answer(const KernelTable& table, const Case& c, const PackedMatrix& w, Channels at) {
   const int32_t canary = int32_t(0x5a5a5a5a);
-  Answers a{std::vector<int32_t>(c.rows * c.channels, canary), std::vector<int32_t>(c.channels, canary),
-            std::vector<int32_t>(c.channels, canary),          std::vector<int32_t>(c.channels, canary),
-            std::vector<uint64_t>(c.rows * words_of(c.channels), kCanary), std::vector<int64_t>(c.channels, canary)};
+  Answers a{std::vector<int32_t>(c.rows * c.channels, canary),
+            std::vector<int32_t>(c.channels, canary),
+            std::vector<int32_t>(c.channels, canary),
+            std::vector<int32_t>(c.channels, canary),
+            std::vector<uint64_t>(c.rows * words_of(c.channels), kCanary),
+            std::vector<int64_t>(c.channels, canary)};
   table.mismatches(c.x.data(), c.rows, w, at, a.mismatches.data());
   table.threshold(c.x.data(), c.rows, w, at, c.limit.data(), a.threshold.data());
   table.sum(c.x.data(), c.rows, w, at, a.sum.data());
@@ -128,15 +133,23 @@ void test_signs(const KernelTable& table, std::mt19937_64& rng, size_t rows, siz
 // Mostly ordinary numbers, some that are special: zeros of both signs, infinities, the smallest, the largest.
 std::vector<float> floats(std::mt19937_64& rng, size_t count, bool with_nan) {
   using Limits = std::numeric_limits<float>;
-  const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, Limits::denorm_min(), Limits::max(), Limits::infinity(),
-                           -Limits::infinity(), Limits::quiet_NaN()};
+  const float special[] = {0.0f,
+                           -0.0f,
+                           1.0f,
+                           -1.0f,
+                           Limits::denorm_min(),
+                           Limits::max(),
+                           Limits::infinity(),
+                           -Limits::infinity(),
+                           Limits::quiet_NaN()};
   std::vector<float> x(count);
   for (float& v : x)
     v = rng() % 4 ? float(int32_t(rng())) / float(1 << 30) : special[rng() % (with_nan ? 9 : 6)];
   return x;
 }
 
-void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels) {
+void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs,
+                 size_t channels) {
   const std::vector<float> x = floats(rng, rows * inputs, false), w = floats(rng, inputs * channels, false),
                            bias = floats(rng, channels, false);
   for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kHardtanh})
@@ -146,8 +159,10 @@ void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, si
       kPortable.linear(x.data(), rows, inputs, w.data(), b, channels, act, want.data());
       for (size_t i = 0; i < got.size(); ++i)  // which bits a NaN has is nobody's promise
         if (got[i] != got[i] && want[i] != want[i]) got[i] = want[i];
-      compare(table.name, "linear", std::to_string(rows) + " x " + std::to_string(inputs) + " x " +
-              std::to_string(channels) + ", activation " + std::to_string(int(act)), got, want);
+      compare(table.name, "linear",
+              std::to_string(rows) + " x " + std::to_string(inputs) + " x " + std::to_string(channels) +
+                  ", activation " + std::to_string(int(act)),
+              got, want);
     }
 }
 
@@ -186,10 +201,10 @@ void test_table(const KernelTable& table) {
     for (const unsigned bias : {0u, 1u, 8u}) test_signs(table, rng, 3, inputs, 130, bias);
   for (const size_t inputs : kLongInputs)
     for (const unsigned bias : {4u, 8u}) test_signs(table, rng, 3, inputs, 65, bias);
-  test_signs(table, rng, 3, 65, 2200, 4);    // more channels than any stack buffer holds
-  test_signs(table, rng, 1000, 64, 65, 4);   // more rows than a byte counts
-  test_linear(table, rng, 33, 3, 64);        // the first layer
-  test_linear(table, rng, 50, 700, 300);     // more than a cache of weights
+  test_signs(table, rng, 3, 65, 2200, 4);   // more channels than any stack buffer holds
+  test_signs(table, rng, 1000, 64, 65, 4);  // more rows than a byte counts
+  test_linear(table, rng, 33, 3, 64);       // the first layer
+  test_linear(table, rng, 50, 700, 300);    // more than a cache of weights
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Stands in for <immintrin.h> so that avx512.cc, unchanged, runs on a processor with AVX2 only: SIMDe gives each
-// AVX-512 intrinsic a meaning in narrower vectors, the functions at the end are those that SIMDe 0.7.4 lacks.
-// For the tests only, see engine/tests/emulate_avx512.sh.
+// Stands in for <immintrin.h> so that avx512.cc, unchanged, runs on a processor with AVX2 only: SIMDe gives
+// each AVX-512 intrinsic a meaning in narrower vectors, the functions at the end are those that SIMDe 0.7.4
+// lacks. For the tests only, see engine/tests/emulate_avx512.sh.
 #pragma once
 #include_next <immintrin.h>
 
