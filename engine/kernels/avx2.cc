@@ -54,8 +54,8 @@ constexpr Tables kTables = make_tables();
 size_t prepared_bytes(size_t words, size_t channels) { return (channels + 63) / 64 * 64 * words * kNibbles; }
 
 // [group of 64 channels][nibble][channel of the group], a byte per nibble. Within a word the lower nibbles of
-// its 8 bytes come first, then the upper ones: the order in which `encode` can take a row apart without
-// shuffling.
+// its 8 bytes come first, then the upper ones: the order in which
+// `encode` can take a row apart without shuffling.
 void prepare(const uint64_t* bits, size_t words, size_t channels, void* prepared) {
   uint8_t* out = static_cast<uint8_t*>(prepared);
   for (size_t c = 0; c < (channels + 63) / 64 * 64; ++c)
@@ -86,8 +86,8 @@ POPCLOUD_INLINE void encode(const uint64_t* a, const uint64_t* b, size_t words, 
 POPCLOUD_INLINE __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
 POPCLOUD_INLINE void store(void* p, __m256i v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
 
-// vpshufb looks up in each half of 16 bytes: the table goes to both. A broadcast from memory costs a load and
-// no more.
+// vpshufb looks up in each half of 16 bytes: the table goes to both.
+// A broadcast from memory costs a load and no more.
 POPCLOUD_INLINE __m256i table(uint16_t offset) {
   return _mm256_broadcastsi128_si256(
       _mm_load_si128(reinterpret_cast<const __m128i*>(kTables.bytes[0] + offset)));
@@ -99,8 +99,8 @@ struct Pair {
 };
 
 // whole = a + 16 b and, in 16-bit lanes of an even and an odd byte, upper = (b.even + 16 a.odd, b.odd),
-// modulo 256. 16 a.odd modulo 256 needs but the lowest 4 bits of a.odd, and those are the lowest of
-// whole.odd.
+// modulo 256. 16 a.odd modulo 256 needs but the lowest 4 bits of
+// a.odd, and those are the lowest of whole.odd.
 POPCLOUD_INLINE Pair separate(__m256i whole, __m256i upper) {
   const __m256i a_odd = _mm256_and_si256(_mm256_srli_epi16(whole, 4), _mm256_set1_epi16(0x00f0));
   const __m256i b = _mm256_sub_epi8(upper, a_odd);
@@ -192,8 +192,8 @@ POPCLOUD_INLINE uint64_t reaches(const Bytes& x, const Bytes& y) {
   const uint32_t high = top_bits(_mm256_cmpeq_epi8(_mm256_max_epu8(x.half[1], y.half[1]), x.half[1]));
   return low | uint64_t{high} << 32;
 }
-// A comparison fills both bytes of a lane, so even lanes give the even bytes and odd lanes the odd ones: in
-// order again.
+// A comparison fills both bytes of a lane, so even lanes give the
+// even bytes and odd lanes the odd ones: in order again.
 POPCLOUD_INLINE uint64_t reaches(const Shorts& x, const Shorts& y) {
   uint32_t below[2];
   POPCLOUD_UNROLL
@@ -281,8 +281,8 @@ POPCLOUD_NOINLINE void tile(const uint8_t* weights, const uint16_t* offset, size
   }
 }
 
-// All rows against `groups` groups of weights, a block of rows at a time: its table offsets stay in the first
-// cache.
+// All rows against `groups` groups of weights, a block of rows at a
+// time: its table offsets stay in the first cache.
 template <class Answer>
 void walk(const uint64_t* x, size_t rows, size_t words, const uint8_t* weights, size_t groups,
           Answer& answer) {

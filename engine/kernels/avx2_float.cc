@@ -35,8 +35,8 @@ struct Linear {
   float* out;
 };
 
-// kRows rows from r on, kVectors vectors of 8 channels from c on. With kTail the last vector has `live` lanes
-// only.
+// kRows rows from r on, kVectors vectors of 8 channels from c on.
+// With kTail the last vector has `live` lanes only.
 template <int kRows, int kVectors, bool kTail>
 POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
   const __m256i mask = first_lanes(live);
@@ -95,8 +95,8 @@ inline void linear_rows(const Linear& p, size_t r) {
 }
 
 // A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels
-// for a few inputs at a time, and the sums wait in `out` meanwhile. The tail, at most 7 channels, goes as a
-// tile.
+// for a few inputs at a time, and the sums wait in `out` meanwhile.
+// The tail, at most 7 channels, goes as a tile.
 inline void linear_row(const Linear& p, size_t r) {
   constexpr size_t kFew = 4;
   const size_t whole = p.channels / kLanes * kLanes, first = p.inputs % kFew;
@@ -129,8 +129,8 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
             Activation act, float* out) {
   const Linear p{x, w, bias, inputs, channels, act, out};
   size_t r = 0;
-  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice per cycle, and leave room for the
-  // operands.
+  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice
+  // per cycle, and leave room for the operands.
   for (; r + 6 <= rows; r += 6) linear_rows<6>(p, r);
   for (; r + 2 <= rows; r += 2) linear_rows<2>(p, r);
   if (r < rows) linear_row(p, r);

@@ -117,8 +117,8 @@ struct MinimumWhere {
   }
 };
 
-// Unlike the minimum this could be had without any row's count, see sum_by_columns.h; here a row's count is
-// cheap.
+// Unlike the minimum this could be had without any row's count, see
+// sum_by_columns.h; here a row's count is cheap.
 struct Sum {
   int64_t* out;
   __mmask8 live;

@@ -207,8 +207,8 @@ POPCLOUD_INLINE float32x4_t activate(float32x4_t x, Activation act) {
   return x;
 }
 
-// The first `live` of 4 floats; the others are 0. NEON has no masked loads, and memory beyond may not be
-// there.
+// The first `live` of 4 floats; the others are 0. NEON has no masked
+// loads, and memory beyond may not be there.
 POPCLOUD_INLINE float32x4_t load_some(const float* from, size_t live) {
   if (live >= kFloats) return vld1q_f32(from);
   float lanes[kFloats] = {};

@@ -24,8 +24,8 @@
 #define POPCLOUD_UNROLL POPCLOUD_PRAGMA(GCC unroll 16)
 #endif
 
-// For the parts of an inner loop: left to itself, GCC calls the larger of them and passes their vectors
-// through memory.
+// For the parts of an inner loop: left to itself, GCC calls the
+// larger of them and passes their vectors through memory.
 #define POPCLOUD_INLINE inline __attribute__((always_inline))
 #define POPCLOUD_NOINLINE __attribute__((noinline))
 
