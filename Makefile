@@ -47,8 +47,9 @@ demo: $(ENGINE)
 	$(BIN)/python examples/demo.py
 
 test: $(ENGINE)
+	@$(MAKE) --no-print-directory engine-test
 	$(BIN)/python -m pytest -q
-	@$(MAKE) --no-print-directory engine-test arm-test
+	@$(MAKE) --no-print-directory arm-test
 
 laws: $(ENGINE)
 	$(BIN)/python -m pytest -q tests/laws

@@ -225,6 +225,18 @@ nb::object step(Engine& engine, size_t index, const std::vector<Any>& inputs, si
   return answer(Fresh<uint64_t>(shape_of(value, rows)));
 }
 
+Out<float> prepared(const In<float, 2>& array, size_t count, const std::string& how) {
+  Cloud cloud = check_cloud(array);
+  std::vector<float> xyz;
+  {
+    nb::gil_scoped_release free;
+    xyz = prepare(cloud.xyz, cloud.points, count, how);
+  }
+  Fresh<float> out({xyz.size() / 3, 3});
+  std::copy(xyz.begin(), xyz.end(), out.get());
+  return out.give();
+}
+
 std::vector<double> profile(Engine& engine, const In<float, 2>& array, int repeats) {
   Cloud cloud = check_cloud(array);
   nb::gil_scoped_release free;
@@ -269,6 +281,8 @@ NB_MODULE(_engine, m) {
   m.def("tables", compiled_kernels, "Names of all kernel tables in this build, fastest first.");
   m.def("available", available_kernels, "Names of the kernel tables that this CPU can run, fastest first.");
   m.def("physical_cores", physical_cores, "Physical cores within this process's affinity.");
+  m.def("prepare", prepared, "cloud"_a.noconvert(), "count"_a, "how"_a,
+        "What popcloud.cloud.prepare does, as programs without Python do it.");
   m.def("pack", pack, "x"_a.noconvert(), "threshold"_a.noconvert(), "kernels"_a = "",
         "Bits (R, words) of x (R, C) float32 < threshold (C).");
   m.def("linear", linear, "x"_a.noconvert(), "w"_a.noconvert(), "bias"_a.noconvert(), "kernels"_a = "",
