@@ -47,7 +47,7 @@ class Exported:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAVES)
+        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)  # so errors name the module
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -136,7 +136,8 @@ class _Writer:
         elif node.op == "output":
             self.answer(node)
         else:
-            raise ExportError(f"{node.name}: {node.op} {node.target} has no step; use the layers of popcloud.learn")
+            what = getattr(node.target, "__name__", node.target)
+            raise ExportError(f"{node.name}: {node.op} {what} has no step; use the layers of popcloud.learn")
 
     def answer(self, node: fx.Node) -> None:
         """Check that the network returns what its last layer gives: that is a program's answer."""
