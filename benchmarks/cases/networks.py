@@ -1,0 +1,90 @@
+"""The networks that cases measure: binary ones with sensible statistics, and their float twins for the peers.
+
+Both exact shortcuts of the engine (equal rows once, channels decided early) depend on what the activations are, so
+random weights would flatter or slight them: a network is trained for a few steps on made-up shapes first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from popcloud.data import DATASETS
+from popcloud.learn.backbones import build
+from popcloud.learn.export import Exported, export
+from popcloud.learn.layers import initialise
+from popcloud.packed.program import Activation, Op, Program, Step
+
+POINTS, CLASSES, STEPS, BATCH = 1024, 40, 12, 16
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in eval mode, and its program."""
+
+    model: nn.Module
+    exported: Exported
+
+
+def clouds(count: int) -> Tensor:
+    """Return (count, POINTS, 3) clouds of made-up shapes."""
+    return torch.from_numpy(DATASETS["shapes"](None, "train", points=POINTS, seed=1, clouds=count).xyz)
+
+
+def binary_pointnet(backbone: str) -> Network:
+    """Return BiPointNet (LSR, EMA-max) with 40 classes after some steps on shapes."""
+    return _trained(backbone, "lsr", "ema-max")
+
+
+def float_pointnet(backbone: str) -> Network:
+    """Return the real-valued twin."""
+    return _trained(backbone, "real", "max")
+
+
+def _trained(backbone: str, binarizer: str, pool: str) -> Network:
+    torch.manual_seed(0)
+    data = DATASETS["shapes"](None, "train", points=POINTS, seed=0, clouds=STEPS * BATCH)
+    model = build(backbone, classes=CLASSES, binarizer=binarizer, pool=pool, points=POINTS)
+    x, y = torch.from_numpy(data.xyz), torch.from_numpy(data.labels)
+    initialise(model, x[:BATCH])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for at in range(0, len(x), BATCH):
+        logits, penalty = model.loss_terms(x[at : at + BATCH])
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(logits, y[at : at + BATCH]) + 1e-3 * penalty).backward()
+        optimizer.step()
+    names = [f"class {i}" for i in range(CLASSES)]
+    return Network(model.eval(), export(model, points=POINTS, normalize="unit_sphere", classes=names))
+
+
+class FoldedFloat(nn.Module):
+    """A float program as plain PyTorch: batch norm folded into the linear layers, which is the peers' best mode."""
+
+    def __init__(self, program: Program):
+        super().__init__()
+        self.steps = program.steps
+        for index, step in enumerate(self.steps):
+            for name, blob in step.blobs.items():
+                value = np.ascontiguousarray(blob.T if name == "weight" else blob)
+                self.register_buffer(f"{name}{index}", torch.from_numpy(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3) -> (1, classes)."""
+        values = {0: x}
+        for index, step in enumerate(self.steps):
+            values[step.output] = self._apply(index, step, [values[i] for i in step.inputs])
+        return values[self.steps[-1].output]
+
+    def _apply(self, index: int, step: Step, inputs: list[Tensor]) -> Tensor:
+        x = inputs[0]
+        if step.op is Op.POOL_MAX:
+            return x.amax(0, keepdim=True)
+        if step.op is Op.TRANSFORM:
+            width = x.shape[1]
+            return x @ (inputs[1].view(width, width) + torch.eye(width))
+        assert step.op is Op.LINEAR, step.op
+        y = nn.functional.linear(x, getattr(self, f"weight{index}"), getattr(self, f"bias{index}"))
+        return torch.relu(y) if step.activation is Activation.RELU else y

@@ -1,0 +1,148 @@
+"""A training step of vanilla BiPointNet (batch 32, 1,024 points) beside the plain PyTorch formulation of the same.
+
+Both start from the same weights and take the same batch; their losses and gradients are compared first. Each runs in
+a process of its own, in turn, so that one's memory is not counted as the other's. Peak memory is what the process
+holds at its largest beyond what it held after a tiny step, which loads PyTorch's own code and makes Adam's state. Both
+keep freed memory (popcloud.learn.memory), the faster setting for both.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import goal, report
+from torch import Tensor, nn
+
+from popcloud import native
+from popcloud.learn.backbones import build
+from popcloud.learn.binarizers import SteSign
+from popcloud.learn.layers import initialise
+
+BATCH, POINTS, CLASSES = 32, 1024, 40
+ROUNDS, STEPS = 4, 6
+THREADS = 2
+
+
+class PlainBiPointNet(nn.Module):
+    """Vanilla BiPointNet (LSR, EMA-max) as one would write it: signs, linear, batch norm, hardtanh, max over points."""
+
+    def __init__(self, ours: nn.Module):
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {name: getattr(ours, name) for name in ("conv1", "conv2", "conv3", "fc1", "fc2", "classifier")}
+        )
+        self.norms = nn.ModuleDict(
+            {name: nn.BatchNorm1d(layer.outputs) for name, layer in self.layers.items() if layer.norm is not None}
+        )
+
+    def _product(self, name: str, x: Tensor) -> Tensor:
+        """Return linear and batch norm of x (R, inputs)."""
+        layer = self.layers[name]
+        if layer.binarizer is None:
+            z = nn.functional.linear(x, layer.weight, layer.bias)
+        elif name == "conv3":  # scaled after the sum, so that equal sums stay equal and the first row wins a tie
+            z = nn.functional.linear(SteSign.apply(x), layer.binarizer.weight_signs(layer.weight))
+            z = z * layer.binarizer.alpha
+        else:
+            weight = layer.binarizer.weight_signs(layer.weight) * layer.binarizer.alpha
+            z = nn.functional.linear(SteSign.apply(x), weight)
+        return self.norms[name](z) if name in self.norms else z
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, 3) -> logits (B, classes)."""
+        clouds, points = x.shape[:2]
+        x = nn.functional.hardtanh(self._product("conv1", x.reshape(-1, 3)))
+        x = nn.functional.hardtanh(self._product("conv2", x))
+        x = self._product("conv3", x).view(clouds, points, -1).max(dim=1).values + self.layers["conv3"].delta
+        x = nn.functional.hardtanh(self._product("fc1", x))
+        x = nn.functional.hardtanh(self._product("fc2", x))
+        return self._product("classifier", x)
+
+
+def networks(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
+    """Return ours, the plain one on the same weights, a batch and its labels."""
+    torch.manual_seed(0)
+    ours = build("pointnet_vanilla", classes=CLASSES, binarizer="lsr", pool="ema-max", points=POINTS).to(dtype)
+    x, y = torch.randn(BATCH, POINTS, 3, dtype=dtype), torch.randint(0, CLASSES, (BATCH,))
+    initialise(ours, x)
+    return ours.train(), PlainBiPointNet(ours).to(dtype).train(), x, y
+
+
+def worker(which: str) -> None:
+    """Take the steps of one formulation; print seconds per step and bytes of peak memory as JSON."""
+    import resource
+    import time
+
+    from popcloud.learn.memory import keep_freed_memory
+
+    torch.set_num_threads(THREADS)
+    ours, plain, x, y = networks()
+    model = ours if which == "popcloud" else plain
+    keep_freed_memory()
+    native.engine()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+
+    step(x[:4, :32], y[:4])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(STEPS + 1):
+        began = time.perf_counter()
+        step(x, y)
+        seconds.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps({"seconds": seconds[1:], "peak_bytes": 1024 * peak}))
+
+
+def run() -> dict[str, Any]:
+    """Return the report."""
+    difference = _gradients_differ()
+    assert difference < 1e-9, difference
+    seconds: dict[str, list[float]] = {"plain": [], "popcloud": []}
+    peak: dict[str, int] = {}
+    for _ in range(ROUNDS):
+        for which, spent in seconds.items():
+            command = [sys.executable, str(Path(__file__)), which]
+            environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+            answer = json.loads(subprocess.run(command, capture_output=True, check=True, env=environment).stdout)
+            spent += answer["seconds"]
+            peak[which] = max(peak.get(which, 0), answer["peak_bytes"])
+    ms = {which: round(1e3 * float(np.median(spent)), 2) for which, spent in seconds.items()}
+    goals = [
+        goal("times faster than plain", ms["plain"] / ms["popcloud"], 3),
+        goal("share of plain's peak memory", peak["popcloud"] / peak["plain"], 0.2, at_least=False),
+    ]
+    measured = {
+        "step_median_ms": ms,
+        "peak_bytes": peak,
+        "threads": THREADS,
+        "largest_gradient_difference_float64": difference,
+    }
+    return report("training", measured, goals)
+
+
+def _gradients_differ() -> float:
+    """Return the largest difference of any gradient, relative to the largest gradient of that tensor, in float64."""
+    ours, plain, x, y = networks(torch.float64)
+    gradients = []
+    for model in (ours, plain):
+        loss = nn.functional.cross_entropy(model(x[:4, :128]), y[:4])
+        weights = [layer.weight for layer in plain.layers.values()]
+        gradients.append(torch.autograd.grad(loss, weights))
+    pairs = zip(*gradients, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs)
+
+
+if __name__ == "__main__":
+    worker(sys.argv[1])
