@@ -1,0 +1,95 @@
+"""The demo's main function on a tiny setting: from nothing to the table and the picture, and again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from popcloud.packed.file import read
+
+TINY = ["--points", "48", "--train", "42", "--test", "28", "--epochs", "1", "--batch", "14", "--verify", "3"]
+TINY += ["--repeat", "1", "--threads", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """So small networks only lose by a second thread of PyTorch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    path = Path(__file__).resolve().parent.parent / "examples" / "demo.py"
+    spec = importlib.util.spec_from_file_location("demo", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["demo"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["demo"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_it_trains_packs_proves_and_draws(demo, out, capsys):
+    assert demo.main([*TINY, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    accuracies = re.search(r"^test accuracy +([\d.]+)% +([\d.]+)% +([\d.]+)%$", text, re.M)
+    for folder, shown in zip(("float", "bipointnet", "bnn"), accuracies.groups(), strict=True):
+        test = json.loads((out / folder / "result.json").read_text())["result"]["test"]
+        assert shown == f"{100 * test:.1f}"
+    model = out / "bipointnet.popc"
+    assert f"{model.stat().st_size:,}" in text
+    assert read(model).points == 48
+    assert re.search(r"exactness: over 3 clouds all [\d,]+ signs are PyTorch's, .* 3 of 3 answers agree", text)
+    assert re.search(r"^ms per cloud, one thread +\d+\.\d\d +\d+\.\d{3} \(\d+ x\)$", text, re.M)
+    assert (out / "answers.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_it_does_not_train_twice(demo, out, capsys):
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/best.safetensors")}
+    assert len(before) == 3
+    assert demo.main([*TINY, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("trained already") == 3
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_it_goes_on_where_it_was_stopped(demo, out, capsys):
+    (out / "bnn" / "result.json").unlink()
+    assert demo.main([*TINY, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "plain BNN, 1 bit: goes on" in text
+    assert text.count("trained already") == 2
+
+
+def test_other_settings_and_again_train_anew(demo, out, capsys):
+    assert demo.main([*TINY, "--out", str(out), "--again"]) == 0
+    assert "trained already" not in capsys.readouterr().out
+    assert demo.main([*TINY, "--out", str(out), "--train", "56"]) == 0
+    assert "trained already" not in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_line(demo, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert demo.main([*TINY, "--out", str(tmp_path / "file")]) == 5
+    assert re.fullmatch("demo: .*can't be written.*\n", capsys.readouterr().err)
+
+
+def test_ctrl_c_says_how_to_go_on(demo, tmp_path, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise demo.Stopped("stopped; saved after 1 epochs")
+
+    monkeypatch.setattr(demo, "train", stopped)
+    assert demo.main([*TINY, "--out", str(tmp_path)]) == 130
+    assert "saved after 1 epochs: start the demo once more" in capsys.readouterr().err
