@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from popcloud.learn.layers import Layer, PooledLayer, RPReLU, Transform, Weighte
 from popcloud.packed.bits import pack_minus, pack_weights
 from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Step, Value
 
-LEAVES = (Layer, PooledLayer, Transform, nn.Dropout)
+AnyLayer = Layer | PooledLayer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Exported:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)  # so errors name the module
+        return isinstance(m, tuple(EMIT)) or super().is_leaf_module(
+            m, module_qualified_name
+        )  # so errors name the module
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -142,8 +144,8 @@ class _Writer:
     def answer(self, node: fx.Node) -> None:
         """Check that the network returns what its last layer gives: that is a program's answer."""
         result = node.args[0]
-        name = result.name if isinstance(result, fx.Node) else ""
-        if not self.steps or self.floats.get(self.alias.get(name, name)) != self.steps[-1].output:
+        name = self.alias.get(result.name, result.name) if isinstance(result, fx.Node) else None
+        if name is None or not self.steps or self.floats.get(name) != self.steps[-1].output:
             raise ExportError(f"the network must return what its last layer gives, and that alone; found {result}")
 
     # -- values ------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class _Writer:
 
     def source(self, node: fx.Node, argument: int = 0) -> str:
         """Return the name of the node that gives an argument."""
-        name = node.args[argument].name
+        name = cast(fx.Node, node.args[argument]).name
         return self.alias.get(name, name)
 
     def float_of(self, name: str) -> int:
@@ -187,11 +189,11 @@ class _Writer:
         floats = False
         for user in self._users(node):
             module = self.graph.get_submodule(str(user.target)) if user.op == "call_module" else None
-            binarizer = module.binarizer if isinstance(module, Weighted) else None
-            floats |= binarizer is None or binarizer.scales_rows
-            if binarizer is None:
+            if not isinstance(module, Weighted) or module.binarizer is None:
+                floats = True
                 continue
-            threshold = binarizer.threshold(module.weight)
+            floats |= module.binarizer.scales_rows
+            threshold = module.binarizer.threshold(module.weight)
             if not any(torch.equal(threshold, known) for known in thresholds):
                 thresholds.append(threshold)
         return thresholds, floats
@@ -206,7 +208,7 @@ class _Writer:
     # -- layers ------------------------------------------------------------------------------------------------
 
     def affine(
-        self, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: Weighted, **blobs: Array
+        self, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: AnyLayer, **blobs: Array
     ) -> int:
         """Write a step that ends in act(fma(..)); RPReLU, which needs constants of its own, becomes a second step."""
         module = layer.activation if isinstance(layer, Layer) else None
@@ -222,7 +224,7 @@ class _Writer:
             value = self._step(Op.RPRELU, (value,), out, Activation.NONE, shift=shift, slope=slope, offset=offset)
         return value
 
-    def real_layer(self, node: fx.Node, layer: Weighted) -> None:
+    def real_layer(self, node: fx.Node, layer: AnyLayer) -> None:
         """linear and batch norm folded into one LINEAR; a pool after it is a step of its own."""
         a, b = layer.folded()
         source = self.float_of(self.source(node))
@@ -241,7 +243,7 @@ class _Writer:
         value = self._value(str(node.target), Kind.FLOAT, Rows.CLOUD, layer.outputs, Tap(node.name))
         self.floats[node.name] = self._step(op, (product,), value, Activation.NONE)
 
-    def binary_layer(self, node: fx.Node, layer: Weighted) -> None:
+    def binary_layer(self, node: fx.Node, layer: AnyLayer) -> None:
         """A binary layer: bits out where only signs are read, floats where floats are."""
         source, frozen = self.source(node), layer.binarizer.frozen(layer.weight)
         bits = self.bits_of(source, frozen.threshold)
@@ -273,7 +275,7 @@ class _Writer:
             self.bits.setdefault(node.name, []).append((threshold, value))
 
     def _row_scaled(
-        self, node: fx.Node, layer: Weighted, bits: int, source: str, weight: Array, a: Tensor, b: Tensor
+        self, node: fx.Node, layer: AnyLayer, bits: int, source: str, weight: Array, a: Tensor, b: Tensor
     ) -> None:
         rows = self.values[bits].rows
         factor = self._value(f"{node.target}.row_scale", Kind.FLOAT, rows, 1, None)
@@ -287,7 +289,7 @@ class _Writer:
         self._step(Op.BINARY_LINEAR, (bits, factor), product, Activation.NONE, **blobs)
         self._pool(node, layer, product)
 
-    def weighted(self, node: fx.Node, layer: Weighted) -> None:
+    def weighted(self, node: fx.Node, layer: AnyLayer) -> None:
         """Layer or PooledLayer."""
         if layer.binarizer is None:
             self.real_layer(node, layer)
@@ -313,7 +315,7 @@ EMIT: dict[type[nn.Module], Callable[[_Writer, fx.Node, Any], None]] = {
 }
 
 
-def mismatch_limit(layer: Weighted, turned: Tensor, threshold: Tensor) -> Array:
+def mismatch_limit(layer: AnyLayer, turned: Tensor, threshold: Tensor) -> Array:
     """Return (outputs,) int32: the largest count of mismatches whose output is not below `threshold`, -1 if none.
 
     turned  (outputs,) -1 where the packed weights are the negated ones
@@ -330,7 +332,7 @@ def mismatch_limit(layer: Weighted, turned: Tensor, threshold: Tensor) -> Array:
     return good.to(torch.int32).numpy()
 
 
-def mean_threshold(layer: Weighted, turned: Tensor, threshold: Tensor) -> Array:
+def mean_threshold(layer: AnyLayer, turned: Tensor, threshold: Tensor) -> Array:
     """Return (outputs,) float32: the smallest mean d in [-K, K] whose output is not below `threshold`.
 
     -inf if all are, +inf if none is. Bisection over the float32 numbers themselves, in their order as integers.
@@ -361,7 +363,7 @@ def _from_ordered(i: Tensor) -> Tensor:
     return torch.where(i < 0, -magnitude, magnitude)
 
 
-def _rises(layer: Weighted) -> bool:
+def _rises(layer: AnyLayer) -> bool:
     """Return whether the activation never falls, so that a threshold after it is one switch."""
     module = getattr(layer, "activation", None)
     return not isinstance(module, RPReLU) or bool((module.slope >= 0).all())

@@ -66,6 +66,10 @@ class RPReLU(nn.Module):
 class Norm(nn.BatchNorm1d):
     """Batch norm of rows (R, channels), which can also be told a batch's statistics."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Move the running statistics towards a batch's mean and biased variance over `count` rows."""
@@ -86,6 +90,9 @@ def make_activation(name: str, channels: int) -> nn.Module:
 
 class Weighted(nn.Module):
     """What Layer and PooledLayer share: latent weights (outputs, inputs), a binarizer or None, a batch norm or None."""
+
+    binarizer: Any  # a Binarizer, or None in the real-valued twin
+    norm: Any  # a Norm, or None
 
     def __init__(self, inputs: int, outputs: int, *, binarizer: str, norm: bool):
         super().__init__()

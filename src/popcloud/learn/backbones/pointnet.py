@@ -6,6 +6,8 @@ layer and the classifier stay real-valued, everything else is binary, the last l
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,11 +50,10 @@ class PointNet(nn.Module):
     def __init__(self, *, classes: int, binarizer: str, pool: str, points: int, transforms: bool, dropout: float = 0.4):
         super().__init__()
         act = activation_of(binarizer)
-        shared = {"binarizer": binarizer, "pool": pool, "points": points}
+        shared: dict[str, Any] = {"binarizer": binarizer, "pool": pool, "points": points}
         self.input_net = TNet(3, first=REAL, **shared) if transforms else None
         self.feature_net = TNet(64, first=binarizer, **shared) if transforms else None
-        self.input_transform = Transform() if transforms else None
-        self.feature_transform = Transform() if transforms else None
+        self.input_transform, self.feature_transform = Transform(), Transform()  # no weights; vanilla leaves them out
         self.conv1 = Layer(3, 64, binarizer=REAL, activation=act)
         self.conv2 = Layer(64, 128, binarizer=binarizer, activation=act)
         self.conv3 = PooledLayer(128, 1024, **shared)
