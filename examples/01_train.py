@@ -14,7 +14,7 @@ def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("changes", nargs="*", metavar="field=value", help="for example epochs=5 points=128")
     p.add_argument("--out", type=Path, default=Path("runs/first"), help="folder of the run (default: runs/first)")
-    args = p.parse_args(argv)
+    args = p.parse_intermixed_args(argv)
 
     # Every choice of a run is in its recipe; what is not said here has a default (popcloud train --fields).
     recipe = load(None, ["dataset=shapes", "points=256", "epochs=10", "lr=0.002", *args.changes])

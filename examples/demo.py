@@ -28,11 +28,12 @@ from popcloud.data.shapes import load as shapes
 from popcloud.errors import PopcloudError, VerifyError
 from popcloud.learn import checkpoint
 from popcloud.learn.progress import reporter
-from popcloud.learn.recipe import Recipe
+from popcloud.learn.recipe import Recipe, load
 from popcloud.learn.stop import Stopped
 from popcloud.learn.train import RECIPE, RESULT, train
 from popcloud.show import picture
 
+RECIPE_FILE = Path(__file__).resolve().parent.parent / "recipes" / "shapes_bipointnet.yaml"
 UNSEEN = 20231  # seed of clouds that no training has drawn
 DRAWN = 12
 
@@ -53,19 +54,15 @@ PLAIN = Network("bnn", "plain BNN, 1 bit", "bnn", "max")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the choices; the defaults take some minutes on two cores, smaller ones are for tests."""
+    """Return the choices; the defaults take some minutes on two cores."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of all results (default: runs/demo)")
     p.add_argument("--again", action="store_true", help="train again what is trained already")
-    p.add_argument("--points", type=int, default=256, help="points per cloud (default: 256)")
-    p.add_argument("--train", type=int, default=2100, help="training clouds (default: 2100)")
-    p.add_argument("--test", type=int, default=700, help="test clouds (default: 700)")
-    p.add_argument("--epochs", type=int, default=10, help="passes over the training clouds (default: 10)")
-    p.add_argument("--batch", type=int, default=32, help="clouds per step (default: 32)")
+    p.add_argument("--clouds", type=int, default=700, help="unseen clouds that the engine answers (default: 700)")
     p.add_argument("--verify", type=int, default=100, help="clouds of the proof (default: 100)")
     p.add_argument("--repeat", type=int, default=100, help="how often each network is timed (default: 100)")
-    p.add_argument("--threads", type=int, default=None, help="threads of the training (default: PyTorch's choice)")
-    return p.parse_args(argv)
+    p.add_argument("changes", nargs="*", metavar="field=value", help="changes to the recipe, for all three networks")
+    return p.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +87,8 @@ def demo(args: argparse.Namespace) -> None:
     packed = packing.pack(args.out / BIPOINTNET.folder, model, "made by the demo")
     proof = exactness(args, model)
     session = Session(model)
-    unseen = shapes(None, "test", points=args.points, seed=UNSEEN, clouds=max(args.test, len(session.classes)))
+    count = max(args.clouds, len(session.classes))
+    unseen = shapes(None, "test", points=session.points, seed=UNSEEN, classes=session.classes, clouds=count)
     right = float((session.labels(unseen.xyz) == unseen.labels).mean())
     float_ms, engine_ms = timed(args, model, unseen)
     drawing = drawn(args.out / "answers.png", session, unseen)
@@ -113,18 +111,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def trained(network: Network, args: argparse.Namespace) -> float:
     """Train a network, or find it trained; return its accuracy on the test clouds."""
-    recipe = Recipe(
-        binarizer=network.binarizer,
-        pool=network.pool,
-        dataset="shapes",
-        points=args.points,
-        train_size=args.train,
-        test_size=args.test,
-        epochs=args.epochs,
-        batch=args.batch,
-        lr=0.002,
-        threads=args.threads,
-    )
+    recipe = load(RECIPE_FILE, [f"binarizer={network.binarizer}", f"pool={network.pool}", *args.changes])
     folder = args.out / network.folder
     state = found(folder, recipe)
     if state == "other" or (args.again and state != "none"):
@@ -156,7 +143,7 @@ def discard(folder: Path) -> None:
 
 def exactness(args: argparse.Namespace, model: Path) -> str:
     """Return the proof that the file answers what PyTorch answers, in one line. Raises VerifyError if it does not."""
-    proof = packing.verify(args.out / BIPOINTNET.folder, model, Source(clouds=min(args.verify, args.test)))
+    proof = packing.verify(args.out / BIPOINTNET.folder, model, Source(clouds=args.verify))
     if proof.difference is not None:
         raise VerifyError(f"{model}: {proof.difference}")
     report = next(iter(proof.reports.values()))
@@ -172,7 +159,7 @@ def timed(args: argparse.Namespace, model: Path, clouds: CloudSet) -> tuple[floa
     """Return the median milliseconds per cloud of the float network in PyTorch and of the engine, one thread each."""
     network = checkpoint.load(args.out / FLOAT.folder).model
     engine = native.engine().Engine(model, threads=1)
-    ready = [prepare(xyz, args.points, "unit_sphere") for xyz in clouds.xyz[:16]]
+    ready = [prepare(xyz, engine.points, engine.normalize) for xyz in clouds.xyz[:16]]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

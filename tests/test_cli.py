@@ -128,7 +128,7 @@ def test_it_is_a_module_too():
 def test_train_writes_a_run_and_says_what_is_next(call, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text("\n".join(field.replace("=", ": ", 1) for field in TINY))
-    done = call("train", recipe, *QUICK, "--out", tmp_path / "run")
+    done = call("train", recipe, *QUICK[:2], "--out", tmp_path / "run", *QUICK[2:])
     assert done.code == 0
     assert "best epoch" in done.out
     assert f"popcloud pack {tmp_path / 'run'} model.popc" in done.out
@@ -338,6 +338,12 @@ def test_run_refuses_bad_clouds(call, made, tmp_path, points, words):
     complaint(call("run", made.model, tmp_path / "bad.npy"), 3, words)
 
 
+def test_files_may_stand_anywhere(call, made, tmp_path):
+    done = call("run", made.model, made.files[0], "--json", made.files[1], "--top", 1, made.files[2])
+    assert [found["file"] for found in json.loads(done.out)] == [str(path) for path in made.files]
+    assert "3 clouds\n" in call("show", made.model, "--out", tmp_path / "a.png", *made.files).out
+
+
 def test_show_draws_files_and_clouds_of_the_data_set(call, made, tmp_path):
     done = call("show", made.model, *made.files, "--truth", *made.truth, "--out", tmp_path / "a.png", "--columns", 2)
     assert done.code == 0
@@ -471,6 +477,8 @@ def test_bad_model_files(call, made, tmp_path, command, how, message):
         ("run {model} {tmp}/none.npy", 3, "nothing there"),
         ("run {model} {model}", 3, "unknown ending '.popc'; valid: .npy"),
         ("run {model}", 2, "FILE; see popcloud run --help"),
+        ("run {model} {file} --tops 3", 2, "unrecognized arguments: --tops 3"),
+        ("summary {model} {model}", 2, "unrecognized arguments: "),
         ("run {model} {file} --kernels mmx", 9, "unknown kernels 'mmx'"),
         ("run {model} {file} --top 0", 2, "--top: expected a whole number of at least 1, found '0'"),
         ("run {model} {file} --threads many", 2, "--threads: expected a whole number"),

@@ -13,8 +13,8 @@ import torch
 
 from popcloud.packed.file import read
 
-TINY = ["--points", "48", "--train", "42", "--test", "28", "--epochs", "1", "--batch", "14", "--verify", "3"]
-TINY += ["--repeat", "1", "--threads", "1"]
+TINY = ["points=48", "train_size=42", "test_size=28", "epochs=1", "batch=14", "threads=1"]
+TINY += ["--clouds", "14", "--verify", "3", "--repeat", "1"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +76,7 @@ def test_it_goes_on_where_it_was_stopped(demo, out, capsys):
 def test_other_settings_and_again_train_anew(demo, out, capsys):
     assert demo.main([*TINY, "--out", str(out), "--again"]) == 0
     assert "trained already" not in capsys.readouterr().out
-    assert demo.main([*TINY, "--out", str(out), "--train", "56"]) == 0
+    assert demo.main([*TINY, "--out", str(out), "train_size=56"]) == 0
     assert "trained already" not in capsys.readouterr().out
 
 

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is what follows "popcloud", default: the process's."""
     try:
-        args = parser().parse_args(argv)
+        args = _arguments(argv)
         code: int = args.handler(args) or 0
         sys.stdout.flush()  # here, so that a pipe that nobody reads any more shows now
         return code
@@ -70,6 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", FileError.exit_code)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments; files and changes may stand before and behind the options.
+
+    argparse gives a list of words to the first place where it fits and does not know those behind an option.
+    """
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    if not rest:
+        return args
+    if "more" not in args or any(word.startswith("-") for word in rest):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    name, kind = args.more
+    setattr(args, name, [*getattr(args, name), *map(kind, rest)])
+    return args
 
 
 def _missing(error: ModuleNotFoundError) -> int:

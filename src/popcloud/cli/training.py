@@ -59,6 +59,7 @@ def add(commands: Commands) -> None:
         "  popcloud train --resume --out runs/shapes",
     )
     p.add_argument("what", nargs="*", metavar="RECIPE.yaml | field=value", help="a recipe, and changes to it")
+    p.set_defaults(more=("what", str))
     p.add_argument("--out", type=Path, metavar="DIR", help="folder of the run, made if it is absent")
     p.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     p.add_argument("--fields", action="store_true", help="print every field of a recipe with its default and meaning")
