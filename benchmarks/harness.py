@@ -17,6 +17,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("numpy", "torch", "onnxruntime")
+TURN_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,36 @@ class Timing:
         return {"median_ms": round(self.median, 5), "q1_ms": round(self.first, 5), "q3_ms": round(self.third, 5)}
 
 
-def interleave(calls: Mapping[str, Callable[[], object]], *, seconds: float = 3.0, least: int = 15) -> dict[str, Timing]:
+def interleave(
+    calls: Mapping[str, Callable[[], object]], *, seconds: float = 3.0, least: int = 15
+) -> dict[str, Timing]:
     """Time the calls in turn, A B C A B C ..., so that a machine whose speed drifts is as slow for one as for another.
 
-    seconds  about how long all of it may take; every call is made at least `least` times, after two not counted
+    Each turn makes a call as often as fills some milliseconds, after one that is not counted: the caches are its own
+    then, as they are where one network answers cloud after cloud, and not those of the peer before it.
+    seconds  about how long all of it may take; every call has at least `least` turns
     """
+    turns = {name: _turn(call) for name, call in calls.items()}
     spent: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(2):
-        for call in calls.values():
-            call()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(spent.values()))) < least:
         for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            spent[name].append(1e3 * (time.perf_counter() - began))
-    return {name: Timing(*(float(v) for v in np.percentile(ms, [50, 25, 75]))) for name, ms in spent.items()}
+            spent[name].append(_seconds(call, turns[name]) / turns[name])
+    return {name: Timing(*(1e3 * float(v) for v in np.percentile(s, [50, 25, 75]))) for name, s in spent.items()}
+
+
+def _turn(call: Callable[[], object]) -> int:
+    """Return how many calls take about ten milliseconds."""
+    call()
+    return max(1, round(TURN_SECONDS / _seconds(call, 3) * 3))
+
+
+def _seconds(call: Callable[[], object], times: int) -> float:
+    call()
+    began = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - began
 
 
 def goal(name: str, value: float, target: float, *, at_least: bool = True) -> dict[str, Any]:

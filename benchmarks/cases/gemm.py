@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import goal, interleave, report, unmeasured
 
+from harness import goal, interleave, report, unmeasured
 from popcloud import native
 
 SHAPES = {64: 128, 128: 1024, 256: 512, 1024: 512}  # inputs K -> output channels

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from popcloud.data import DATASETS
 from popcloud.learn.backbones import build
 from popcloud.learn.export import Exported, export
-from popcloud.learn.layers import initialise
+from popcloud.learn.layers import PooledLayer, initialise
 from popcloud.packed.program import Activation, Op, Program, Step
 
 POINTS, CLASSES, STEPS, BATCH = 1024, 40, 12, 16
@@ -88,3 +88,33 @@ class FoldedFloat(nn.Module):
         assert step.op is Op.LINEAR, step.op
         y = nn.functional.linear(x, getattr(self, f"weight{index}"), getattr(self, f"bias{index}"))
         return torch.relu(y) if step.activation is Activation.RELU else y
+
+
+class Unfolded(nn.Module):
+    """A real-valued PointNet as PyTorch code is usually written and evaluated: linear, BatchNorm1d, ReLU, max."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        y = nn.functional.linear(x, layer.weight, layer.bias)
+        y = y if layer.norm is None else layer.norm(y)
+        return y.amax(0, keepdim=True) if isinstance(layer, PooledLayer) else layer.activation(y)
+
+    def _matrix(self, net: nn.Module, x: Tensor, width: int) -> Tensor:
+        for name in ("conv1", "conv2", "conv3", "fc1", "fc2", "fc3"):
+            x = self._layer(getattr(net, name), x)
+        return x.view(width, width) + torch.eye(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 3) -> (1, classes)."""
+        net = self.model
+        if net.input_net is not None:
+            x = x @ self._matrix(net.input_net, x, 3)
+        x = self._layer(net.conv1, x)
+        if net.feature_net is not None:
+            x = x @ self._matrix(net.feature_net, x, 64)
+        for name in ("conv2", "conv3", "fc1", "fc2", "classifier"):
+            x = self._layer(getattr(net, name), x)
+        return x

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from cases.networks import binary_pointnet
 from harness import goal, report
-
 from popcloud.packed.file import write
 
 PROGRAM = """

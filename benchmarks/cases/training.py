@@ -2,8 +2,9 @@
 
 Both start from the same weights and take the same batch; their losses and gradients are compared first. Each runs in
 a process of its own, in turn, so that one's memory is not counted as the other's. Peak memory is what the process
-holds at its largest beyond what it held after a tiny step, which loads PyTorch's own code and makes Adam's state. Both
-keep freed memory (popcloud.learn.memory), the faster setting for both.
+holds at its largest beyond what it held after a tiny step, which loads PyTorch's own code and makes Adam's state.
+Ours keeps freed memory as training does (popcloud.learn.memory). The plain one is measured with that setting, which
+makes it faster, and without it, which makes it smaller; each goal is held against the better of the two.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import goal, report
 from torch import Tensor, nn
 
+from harness import goal, report
 from popcloud import native
 from popcloud.learn.backbones import build
 from popcloud.learn.binarizers import SteSign
@@ -84,7 +85,8 @@ def worker(which: str) -> None:
     torch.set_num_threads(THREADS)
     ours, plain, x, y = networks()
     model = ours if which == "popcloud" else plain
-    keep_freed_memory()
+    if which != "plain":
+        keep_freed_memory()
     native.engine()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
@@ -109,7 +111,7 @@ def run() -> dict[str, Any]:
     """Return the report."""
     difference = _gradients_differ()
     assert difference < 1e-9, difference
-    seconds: dict[str, list[float]] = {"plain": [], "popcloud": []}
+    seconds: dict[str, list[float]] = {"plain": [], "plain, keeping memory": [], "popcloud": []}
     peak: dict[str, int] = {}
     for _ in range(ROUNDS):
         for which, spent in seconds.items():
@@ -119,9 +121,10 @@ def run() -> dict[str, Any]:
             spent += answer["seconds"]
             peak[which] = max(peak.get(which, 0), answer["peak_bytes"])
     ms = {which: round(1e3 * float(np.median(spent)), 2) for which, spent in seconds.items()}
+    fastest, smallest = (min(row[w] for w in ms if w != "popcloud") for row in (ms, peak))
     goals = [
-        goal("times faster than plain", ms["plain"] / ms["popcloud"], 3),
-        goal("share of plain's peak memory", peak["popcloud"] / peak["plain"], 0.2, at_least=False),
+        goal("times faster than plain", fastest / ms["popcloud"], 3),
+        goal("share of plain's peak memory", peak["popcloud"] / smallest, 0.2, at_least=False),
     ]
     measured = {
         "step_median_ms": ms,

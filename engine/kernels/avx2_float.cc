@@ -136,20 +136,50 @@ void linear(const float* x, size_t rows, size_t inputs, const float* w, const fl
   if (r < rows) linear_row(p, r);
 }
 
+namespace {
+
 // _CMP_LT_OQ: ordered, so that NaN is not below anything.
-void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t word = 0; word * 64 < channels; ++word) {
-      uint64_t bits = 0;
-      for (size_t c = word * 64; c < channels && c < word * 64 + 64; c += kLanes) {
-        const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
-        const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
-        const __m256 limit =
-            _mm256_maskload_ps(threshold + c, mask);  // outside the mask 0 < 0: tail bits are 0
-        bits |= uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_LT_OQ))) << (c % 64);
-      }
-      *out++ = bits;
+inline uint64_t below(__m256 value, __m256 limit) {
+  return uint64_t(uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_LT_OQ))));
+}
+
+// Whole words of signs: their 64 thresholds stay in registers over all rows.
+void binarize_word(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out,
+                   size_t words) {
+  __m256 limit[8];
+  for (int i = 0; i < 8; ++i) limit[i] = _mm256_loadu_ps(threshold + 8 * i);
+  for (size_t r = 0; r < rows; ++r, x += channels) {
+    uint64_t low = 0, high = 0;  // two chains, so that one or does not wait for the last
+    for (int i = 0; i < 4; ++i) {
+      low |= below(_mm256_loadu_ps(x + 8 * i), limit[i]) << (8 * i);
+      high |= below(_mm256_loadu_ps(x + 32 + 8 * i), limit[i + 4]) << (8 * i);
     }
+    out[r * words] = low | high << 32;
+  }
+}
+
+// The last word, if it is not whole.
+void binarize_tail(const float* x, size_t rows, size_t channels, size_t live, const float* threshold,
+                   uint64_t* out, size_t words) {
+  for (size_t r = 0; r < rows; ++r, x += channels) {
+    uint64_t bits = 0;
+    for (size_t c = 0; c < live; c += kLanes) {
+      const __m256i mask = first_lanes(live - c < kLanes ? live - c : kLanes);
+      // Outside the mask 0 < 0: tail bits are 0.
+      bits |= below(_mm256_maskload_ps(x + c, mask), _mm256_maskload_ps(threshold + c, mask)) << c;
+    }
+    out[r * words] = bits;
+  }
+}
+
+}  // namespace
+
+void binarize(const float* x, size_t rows, size_t channels, const float* threshold, uint64_t* out) {
+  const size_t words = (channels + 63) / 64, whole = channels / 64;
+  for (size_t word = 0; word < whole; ++word)
+    binarize_word(x + 64 * word, rows, channels, threshold + 64 * word, out + word, words);
+  if (whole < words)
+    binarize_tail(x + 64 * whole, rows, channels, channels % 64, threshold + 64 * whole, out + whole, words);
 }
 
 // Loads under a mask throughout: the lanes outside are 0 and are not stored.
