@@ -49,8 +49,8 @@ Range part(size_t total, size_t grain, size_t index, size_t parts) {
   return {std::min(first, total), std::min(last, total)};
 }
 
-Pool::Pool(int threads) {
-  for (int i = 1; i < threads; ++i) helpers_.emplace_back([this, i] { serve(static_cast<size_t>(i)); });
+Pool::Pool(int threads) : size_(static_cast<size_t>(threads)), ticket_(size_) {  // no part is left of round 0
+  for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { serve(); });
 }
 
 Pool::~Pool() {
@@ -63,48 +63,56 @@ Pool::~Pool() {
 }
 
 void Pool::run(const std::function<void(size_t)>& work) {
-  if (helpers_.empty()) return work(0);
+  if (size_ == 1) return work(0);
   work_ = &work;
   failure_ = nullptr;
-  busy_ = helpers_.size();
+  done_ = 0;
   {
-    std::lock_guard<std::mutex> lock(
-        mutex_);  // so that no helper falls asleep between its last look and this
-    ++round_;
+    // Under the lock, so that no helper falls asleep between its last look and this.
+    std::lock_guard<std::mutex> lock(mutex_);
+    ticket_ = ((ticket_ >> 32) + 1) << 32;
   }
   wake_.notify_all();
-  work_guarded(0);
-  for (int looks = 0; busy_ != 0; ++looks) looks < kLooks ? relax() : std::this_thread::yield();
+  while (take_part()) continue;
+  for (int looks = 0; done_ != size_; ++looks) looks < kLooks ? relax() : std::this_thread::yield();
   if (failure_) std::rethrow_exception(failure_);
 }
 
-void Pool::serve(size_t index) {
-  for (uint64_t seen = 0; wait_for_work(seen);) {
-    ++seen;
-    work_guarded(index);
-    --busy_;
-  }
+void Pool::serve() {
+  while (wait_for_work())
+    while (take_part()) continue;
 }
 
+bool Pool::has_part() const { return (ticket_ & UINT32_MAX) < size_; }
+
 // Returns false when the pool closes.
-bool Pool::wait_for_work(uint64_t seen) {
+bool Pool::wait_for_work() {
   for (int looks = 0; looks < kLooks; ++looks) {
-    if (round_ != seen) return true;
     if (closing_) return false;
+    if (has_part()) return true;
     relax();
   }
   std::unique_lock<std::mutex> lock(mutex_);
-  wake_.wait(lock, [&] { return round_ != seen || closing_; });
-  return round_ != seen;
+  wake_.wait(lock, [&] { return has_part() || closing_; });
+  return !closing_;
 }
 
-void Pool::work_guarded(size_t index) {
+// Does the next part; false if none is left. run() does not return before a part that was taken is done, and
+// a ticket names its round, so whoever got a part may read work_.
+bool Pool::take_part() {
+  uint64_t ticket = ticket_;
+  do {
+    if ((ticket & UINT32_MAX) >= size_) return false;
+  } while (!ticket_.compare_exchange_weak(ticket, ticket + 1));
   try {
-    (*work_)(index);
+    size_t part = ticket & UINT32_MAX;
+    (*work_)(part);
   } catch (...) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
   }
+  ++done_;
+  return true;
 }
 
 }  // namespace popcloud

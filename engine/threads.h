@@ -1,4 +1,4 @@
-// A small pool of threads: the caller and its helpers each run one function once, then meet again.
+// A small pool of threads: the caller and its helpers share the parts of one piece of work, then meet again.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -29,21 +29,24 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  size_t size() const { return helpers_.size() + 1; }
+  size_t size() const { return size_; }
 
-  // Runs work(0) .. work(size() - 1), one per thread, and returns when all are done. The first exception is
-  // thrown again here. Not to be called from within work, nor from two threads at once.
+  // Runs work(0) .. work(size() - 1), each once, and returns when all are done. Who is free takes the next
+  // part, so a helper that sleeps or lost its core holds nobody up. The first exception is thrown again here.
+  // Not to be called from within work, nor from two threads at once.
   void run(const std::function<void(size_t)>& work);
 
  private:
-  void serve(size_t index);
-  bool wait_for_work(uint64_t seen);
-  void work_guarded(size_t index);
+  void serve();
+  bool wait_for_work();
+  bool has_part() const;
+  bool take_part();
 
+  const size_t size_;
   std::vector<std::thread> helpers_;
   const std::function<void(size_t)>* work_ = nullptr;
-  std::atomic<uint64_t> round_{0};  // grows by one when there is work
-  std::atomic<size_t> busy_{0};     // helpers that still work in this round
+  std::atomic<uint64_t> ticket_;  // the round in the upper half, the next part in the lower
+  std::atomic<size_t> done_{0};   // parts of this round
   std::atomic<bool> closing_{false};
   std::exception_ptr failure_;
   std::mutex mutex_;

@@ -342,7 +342,7 @@ void test_threads() {
     Pool pool(threads);
     std::atomic<int> sum{0};
     for (int round = 0; round < 300; ++round) pool.run([&](size_t i) { sum += static_cast<int>(i) + 1; });
-    check(sum == 300 * threads * (threads + 1) / 2, "each thread works once a round");
+    check(sum == 300 * threads * (threads + 1) / 2, "each part is done once a round");
     bool thrown = false;
     try {
       pool.run([](size_t i) {

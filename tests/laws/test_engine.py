@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError, EngineError, FileError
-from popcloud.packed.file import encode, read, write
+from popcloud.packed.file import encode, read
 from popcloud.packed.layout import checksum
 from popcloud.packed.program import Activation, Kind, Op, Program, Rows
 from popcloud.runtime import reference
@@ -33,7 +33,8 @@ def load(tmp_path_factory):
     path = tmp_path_factory.mktemp("engine") / "model.popc"
 
     def make(program, **options):
-        write(program, path)
+        path.unlink(missing_ok=True)  # an engine may still have the old one mapped
+        path.write_bytes(encode(program))
         return engine.Engine(path, **options)
 
     return make
@@ -223,6 +224,7 @@ META_COUNT = range(48, 52)
 
 
 def refused(path, data):
+    path.unlink(missing_ok=True)
     path.write_bytes(data)
     with pytest.raises(FileError) as caught:
         engine.Engine(path, threads=1)
@@ -254,7 +256,8 @@ def test_both_readers_accept_the_same_files(tmp_path_factory, file, changes):
         raw[at] = byte if 0 <= byte < 256 else (int(raw[at]) + byte // abs(byte)) % 256
         assume(at not in META_COUNT)
     raw[12:16] = np.array([checksum(raw)], "<u4").view(np.uint8)
-    path = tmp_path_factory.mktemp("files") / "a.popc"
+    path = tmp_path_factory.getbasetemp() / "changed.popc"
+    path.unlink(missing_ok=True)  # an array may still have the old one mapped
     path.write_bytes(raw.tobytes())
     assert outcome(reference_reads, path) == outcome(engine_reads, path)
 
