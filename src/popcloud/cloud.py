@@ -101,6 +101,6 @@ def normalize(xyz: Floats, how: str) -> Floats:
 
 
 def prepare(xyz: object, count: int, how: str, name: str = "cloud") -> Floats:
-    """Check, resample to `count` points (0: keep all) and normalise a cloud: what every network's input goes through."""
+    """Check, resample to `count` points (0: keep all) and normalise: what every network's input goes through."""
     points = check_xyz(xyz, name)
     return normalize(resample(points, count) if count else points, how)
