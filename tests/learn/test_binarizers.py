@@ -148,7 +148,10 @@ def test_layer_wise_scale_of_nothing_at_all_is_one():
 @pytest.mark.parametrize("seed", range(6))
 def test_layer_wise_signs_are_the_same_for_any_number_of_threads(seed):
     weight = torch.randn(1024, 128, generator=torch.Generator().manual_seed(seed)) * 0.03
-    weight[0] = weight.mean()  # signs that hang on the last place of the mean
+    for _ in range(5):
+        weight[0] = weight.mean(dtype=torch.float64).float()
+    ulp = weight[0, 0].abs() * 2**-23
+    weight[0] += torch.arange(-64, 64) * ulp  # signs that hang on the last places of the mean
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
