@@ -12,7 +12,7 @@ SANITIZE ?= address,undefined
 ARM_CXX := $(shell command -v aarch64-linux-gnu-g++ 2>/dev/null)
 ARM_RUN := $(shell command -v qemu-aarch64-static 2>/dev/null)
 
-.PHONY: help demo test build laws bench lint size docs engine-test arm-test sanitize clean
+.PHONY: help demo test build laws bench lint size docs engine-test arm-test avx512-test sanitize clean
 
 help:
 	@echo "make demo         train, pack, verify and run a binary PointNet on made-up shapes"
@@ -25,6 +25,7 @@ help:
 	@echo "make docs         check that links between the documents lead somewhere"
 	@echo "make engine-test  only the tests of the engine in C++"
 	@echo "make arm-test     the same for 64-bit ARM, under qemu"
+	@echo "make avx512-test  the AVX-512 kernels under emulation, where the processor has none"
 	@echo "make sanitize     the same with SANITIZE=$(SANITIZE)"
 	@echo "make clean        remove build/, .venv and caches"
 
@@ -49,7 +50,7 @@ demo: $(ENGINE)
 test: $(ENGINE)
 	@$(MAKE) --no-print-directory engine-test
 	$(BIN)/python -m pytest -q
-	@$(MAKE) --no-print-directory arm-test
+	@$(MAKE) --no-print-directory arm-test avx512-test
 
 laws: $(ENGINE)
 	$(BIN)/python -m pytest -q tests/laws
@@ -89,6 +90,11 @@ else
 	@$(call build_and_test,build/arm,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	  -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(ARM_RUN))
 endif
+
+# A processor that has the instructions runs these tests natively, in engine-test. 77: the script said why it can't run.
+avx512-test:
+	@if grep -qs avx512_vpopcntdq /proc/cpuinfo; then echo "avx512-test: this processor has AVX-512, engine-test covers it"; \
+	else engine/tests/emulate_avx512.sh build/avx512 || test $$? = 77; fi
 
 # $(1): build folder, $(2): settings
 define build_and_test
