@@ -20,9 +20,10 @@ inline __m256i first_lanes(size_t live) {
 }
 
 // `max` and `min` give their second operand for NaN and for two zeros: as in the contract, both pass through.
-POPCLOUD_INLINE __m256 activate(__m256 x, Activation act) {
-  if (act == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);
-  if (act == Activation::kHardtanh)
+template <Activation kAct>
+POPCLOUD_INLINE __m256 activate(__m256 x) {
+  if (kAct == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);
+  if (kAct == Activation::kHardtanh)
     return _mm256_min_ps(_mm256_set1_ps(1), _mm256_max_ps(_mm256_set1_ps(-1), x));
   return x;
 }
@@ -31,13 +32,12 @@ POPCLOUD_INLINE __m256 activate(__m256 x, Activation act) {
 struct Linear {
   const float *x, *w, *bias;
   size_t inputs, channels;
-  Activation act;
   float* out;
 };
 
 // kRows rows from r on, kVectors vectors of 8 channels from c on.
 // With kTail the last vector has `live` lanes only.
-template <int kRows, int kVectors, bool kTail>
+template <Activation kAct, int kRows, int kVectors, bool kTail>
 POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
   const __m256i mask = first_lanes(live);
   __m256 sum[kRows][kVectors];
@@ -71,7 +71,7 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
   for (int i = 0; i < kRows; ++i) POPCLOUD_UNROLL
   for (int v = 0; v < kVectors; ++v) {
     float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
-    const __m256 y = activate(sum[i][v], p.act);
+    const __m256 y = activate<kAct>(sum[i][v]);
     // A masked store is slow on some processors, so only the tail has one.
     if (kTail && v == kVectors - 1)
       _mm256_maskstore_ps(out, mask, y);
@@ -81,22 +81,23 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
 }
 
 // All channels for kRows rows. At 6 rows, two vectors keep 12 sums in registers.
-template <int kRows>
+template <Activation kAct, int kRows>
 inline void linear_rows(const Linear& p, size_t r) {
   size_t c = 0;
-  for (; c + 16 <= p.channels; c += 16) linear_tile<kRows, 2, false>(p, r, c, 0);
+  for (; c + 16 <= p.channels; c += 16) linear_tile<kAct, kRows, 2, false>(p, r, c, 0);
   const size_t left = p.channels - c;
   if (left > 8)
-    linear_tile<kRows, 2, true>(p, r, c, left - 8);
+    linear_tile<kAct, kRows, 2, true>(p, r, c, left - 8);
   else if (left == 8)
-    linear_tile<kRows, 1, false>(p, r, c, 0);
+    linear_tile<kAct, kRows, 1, false>(p, r, c, 0);
   else if (left)
-    linear_tile<kRows, 1, true>(p, r, c, left);
+    linear_tile<kAct, kRows, 1, true>(p, r, c, left);
 }
 
 // A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels
 // for a few inputs at a time, and the sums wait in `out` meanwhile.
 // The tail, at most 7 channels, goes as a tile.
+template <Activation kAct>
 inline void linear_row(const Linear& p, size_t r) {
   constexpr size_t kFew = 4;
   const size_t whole = p.channels / kLanes * kLanes, first = p.inputs % kFew;
@@ -119,21 +120,32 @@ inline void linear_row(const Linear& p, size_t r) {
       _mm256_storeu_ps(out + c, sum);
     }
   for (size_t c = 0; c < whole; c += kLanes)
-    _mm256_storeu_ps(out + c, activate(_mm256_loadu_ps(out + c), p.act));
-  if (whole < p.channels) linear_tile<1, 1, true>(p, r, whole, p.channels - whole);
+    _mm256_storeu_ps(out + c, activate<kAct>(_mm256_loadu_ps(out + c)));
+  if (whole < p.channels) linear_tile<kAct, 1, 1, true>(p, r, whole, p.channels - whole);
+}
+
+// The activation is a template argument, so that no tile asks for it.
+template <Activation kAct>
+void linear_all(const Linear& p, size_t rows) {
+  size_t r = 0;
+  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice
+  // per cycle, and leave room for the operands.
+  for (; r + 6 <= rows; r += 6) linear_rows<kAct, 6>(p, r);
+  for (; r + 2 <= rows; r += 2) linear_rows<kAct, 2>(p, r);
+  if (r < rows) linear_row<kAct>(p, r);
 }
 
 }  // namespace
 
 void linear(const float* x, size_t rows, size_t inputs, const float* w, const float* bias, size_t channels,
             Activation act, float* out) {
-  const Linear p{x, w, bias, inputs, channels, act, out};
-  size_t r = 0;
-  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice
-  // per cycle, and leave room for the operands.
-  for (; r + 6 <= rows; r += 6) linear_rows<6>(p, r);
-  for (; r + 2 <= rows; r += 2) linear_rows<2>(p, r);
-  if (r < rows) linear_row(p, r);
+  const Linear p{x, w, bias, inputs, channels, out};
+  if (act == Activation::kRelu)
+    linear_all<Activation::kRelu>(p, rows);
+  else if (act == Activation::kHardtanh)
+    linear_all<Activation::kHardtanh>(p, rows);
+  else
+    linear_all<Activation::kNone>(p, rows);
 }
 
 namespace {
@@ -182,20 +194,35 @@ void binarize(const float* x, size_t rows, size_t channels, const float* thresho
     binarize_tail(x + 64 * whole, rows, channels, channels % 64, threshold + 64 * whole, out + whole, words);
 }
 
+namespace {
+
 // Loads under a mask throughout: the lanes outside are 0 and are not stored.
-void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
-            Activation act, float* out) {
+template <Activation kAct>
+void affine_all(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+                float* out) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t c = 0; c < channels; c += kLanes) {
       const __m256i mask = first_lanes(channels - c < kLanes ? channels - c : kLanes);
       const __m256 value = _mm256_maskload_ps(x + r * channels + c, mask);
-      const __m256 y =
-          _mm256_fmadd_ps(_mm256_maskload_ps(scale + c, mask), value, _mm256_maskload_ps(bias + c, mask));
+      const __m256 y = activate<kAct>(
+          _mm256_fmadd_ps(_mm256_maskload_ps(scale + c, mask), value, _mm256_maskload_ps(bias + c, mask)));
       if (channels - c >= kLanes)
-        _mm256_storeu_ps(out + r * channels + c, activate(y, act));
+        _mm256_storeu_ps(out + r * channels + c, y);
       else
-        _mm256_maskstore_ps(out + r * channels + c, mask, activate(y, act));
+        _mm256_maskstore_ps(out + r * channels + c, mask, y);
     }
+}
+
+}  // namespace
+
+void affine(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
+            Activation act, float* out) {
+  if (act == Activation::kRelu)
+    affine_all<Activation::kRelu>(x, rows, channels, scale, bias, out);
+  else if (act == Activation::kHardtanh)
+    affine_all<Activation::kHardtanh>(x, rows, channels, scale, bias, out);
+  else
+    affine_all<Activation::kNone>(x, rows, channels, scale, bias, out);
 }
 
 }  // namespace popcloud::avx2
