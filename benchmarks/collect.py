@@ -1,0 +1,52 @@
+"""Keep what a training run came to: `python benchmarks/collect.py RUN NAME [--note TEXT]`.
+
+Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy of each epoch on training and
+validation clouds, the share of +1 per layer at the end, and the machine. The folder RUN is what `popcloud train` made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness import ROOT, machine
+
+CURVES = ("train", "validation", "loss")
+RESULT = ("best_epoch", "validation", "test", "test_mean_class", "seconds")
+
+
+def collect(run: Path, note: str) -> dict[str, Any]:
+    """Return a finished run as one object, without the paths of the machine it ran on."""
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    recipe["root"] = None
+    return {
+        "recipe": recipe,
+        "result": {name: result["result"][name] for name in RESULT},
+        "epochs": {name: [round(line[name], 4) for line in lines if line.get(name) is not None] for name in CURVES},
+        "positive": lines[-1]["positive"],
+        "machine": machine(),
+        "note": note,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the file and say where."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("name", help="name of the result")
+    parser.add_argument("--note", default="", help="what a reader should know")
+    arguments = parser.parse_args(argv)
+    path = ROOT / "benchmarks" / "results" / "accuracy" / f"{arguments.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(collect(arguments.run, arguments.note), indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
