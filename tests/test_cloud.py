@@ -30,6 +30,7 @@ def test_check_gives_float32_rows_in_c_order():
         (np.zeros((4, 2)), r"found \(4, 2\)"),
         (np.zeros(3), r"found \(3,\)"),
         (np.array([[0, 0, np.nan], [0, 0, 0], [np.inf, 0, 0]]), "2 of 3 points are not finite"),
+        (np.array([[0, 0, 1e300]]), "1 of 1 points are not finite"),  # not in float32
         ([[1, 2], [3]], "expected numbers"),
         ("text", "expected numbers"),
     ],

@@ -60,7 +60,8 @@ def check_xyz(xyz: object, name: str = "cloud") -> Floats:
     Raises CloudError if it is empty, not finite or of another width; `name` says which cloud in the message.
     """
     try:
-        points = np.ascontiguousarray(xyz, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite and is reported below
+            points = np.ascontiguousarray(xyz, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise CloudError(f"{name}: expected numbers of shape (N, 3), found something else ({error})") from error
     if points.ndim != 2 or points.shape[1] != 3:
