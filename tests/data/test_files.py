@@ -202,3 +202,12 @@ def test_numpy_and_text_round_trips(tmp_path_factory, xyz):
     (folder / "r.xyz").write_text("\n".join(" ".join(str(value) for value in row) for row in xyz))
     for name in ("r.npy", "r.npz", "r.xyz"):
         np.testing.assert_array_equal(read_cloud(folder / name).xyz, xyz)
+
+
+@pytest.mark.parametrize("shape", ["(99999999999999, 3)", "(1, 3"], ids=["too large", "unfinished"])
+def test_a_numpy_header_that_lies(tmp_path, shape):
+    path = tmp_path / "a.npy"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(12))
+    with pytest.raises(CloudError, match="not a numpy file of plain numbers"):
+        read_cloud(path)

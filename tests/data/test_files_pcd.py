@@ -195,3 +195,10 @@ def test_lzf_of_any_bytes_ends_well(packed):
     except ValueError:
         size = 100  # said so
     assert size == 100
+
+
+def test_a_header_that_promises_too_much_takes_no_memory(tmp_path):
+    path = tmp_path / "a.pcd"
+    path.write_text("FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 99999999999\nPOINTS 1\nDATA ascii\n1 2 3\n")
+    with pytest.raises(CloudError, match="don't fit each other"):
+        read_cloud(path)

@@ -198,3 +198,12 @@ def test_arrays_that_dont_fit_are_not_written(tmp_path, arguments, says):
 def test_a_path_that_cant_be_written(tmp_path):
     with pytest.raises(CloudError, match="can't be written"):
         write_ply(tmp_path / "none" / "a.ply", np.array(XYZ))
+
+
+def test_a_header_that_promises_too_much_takes_no_memory(tmp_path):
+    path = tmp_path / "a.ply"
+    names = "".join(f"property float {name}\n" for name in "xyz")
+    for form in ("ascii", "binary_little_endian"):
+        path.write_text(f"ply\nformat {form} 1.0\nelement vertex 999999999999\n{names}end_header\n1 2 3\n")
+        with pytest.raises(CloudError, match="it is cut short"):
+            read_cloud(path)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from popcloud.cloud import PointCloud, check_xyz
 from popcloud.data import files_pcd, files_ply
 from popcloud.data.files_off import read_mesh
 from popcloud.errors import CloudError
+
+# What numpy raises for a damaged file; TokenError and MemoryError come from headers that lie, RuntimeError and
+# NotImplementedError from archives that are encrypted or packed in another way.
+UNREADABLE = (
+    ValueError, EOFError, TokenError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 def read_cloud(path: Path | str) -> PointCloud:
@@ -68,7 +75,7 @@ def _read_numpy(path: Path) -> Any:
     """Return what numpy finds in a file, an array or an archive; objects (pickles) are refused."""
     try:
         return np.load(BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise CloudError(f"{path}: not a numpy file of plain numbers, or cut short ({error})") from error
 
 
@@ -88,7 +95,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     with archive:
         try:
             arrays = {name: archive[name] for name in archive.files}
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except UNREADABLE as error:
             raise CloudError(f"{path}: damaged, or holds more than plain numbers ({error})") from error
     key = next((name for name in ("xyz", "points") if name in arrays), None)
     if key is None and len(arrays) == 1:

@@ -12,6 +12,7 @@ from popcloud.errors import CloudError
 
 FORMS = ("ascii", "binary", "binary_compressed")
 KINDS = {"F": "f", "I": "i", "U": "u"}
+MOST_VALUES = 4096  # of one field; the longest descriptors in use have some hundreds
 Columns = dict[str, NDArray[Any]]
 
 
@@ -79,6 +80,8 @@ def _fields(path: Path, header: dict[str, list[str]]) -> tuple[list[str], list[n
     try:
         for name, size, kind, count in zip(fields, header["SIZE"], header["TYPE"], counts, strict=True):
             repeated = int(count)
+            if repeated > MOST_VALUES:
+                raise ValueError(count)
             names += [name] if repeated == 1 or name == "_" else [f"{name}{i}" for i in range(repeated)]
             one = np.dtype(f"<{KINDS[kind]}{size}")
             padded = np.dtype((np.void, one.itemsize * repeated)) if name == "_" else one

@@ -98,10 +98,11 @@ def _scalars(element: _Element) -> list[tuple[int, str]]:
 
 
 def _read_ascii(path: Path, body: bytes, elements: list[_Element], header_lines: int) -> dict[str, NDArray[Any]]:
-    text = enumerate(body.decode("ascii", errors="replace").splitlines(), start=header_lines + 1)
-    lines = ((number, line.split()) for number, line in text if line.strip())
+    text = body.decode("ascii", errors="replace").splitlines()
+    lines = ((number, line.split()) for number, line in enumerate(text, start=header_lines + 1) if line.strip())
     for element in elements:
-        rows = np.empty((element.count, len(element.properties)))
+        # No more memory than the file has lines for, whatever its header says.
+        rows = np.empty((min(element.count, len(text)), len(element.properties)))
         for row in range(element.count):
             number, words = next(lines, (0, []))
             if not words:
