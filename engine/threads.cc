@@ -1,9 +1,14 @@
 #include "threads.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <set>
 #include <string>
+#include <system_error>
+
+#include "engine.h"
 
 #ifdef __linux__
 #include <sched.h>
@@ -49,30 +54,55 @@ Range part(size_t total, size_t grain, size_t index, size_t parts) {
   return {std::min(first, total), std::min(last, total)};
 }
 
-Pool::Pool(int threads) : size_(static_cast<size_t>(threads)), ticket_(size_) {  // no part is left of round 0
-  for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { serve(); });
+Pool::Pool(int threads)
+    : size_(static_cast<size_t>(threads)),
+      owner_(getpid()),
+      ticket_(size_),  // no part is left of round 0
+      helpers_(new Helpers) {
+  try {
+    for (int i = 1; i < threads; ++i) helpers_->threads.emplace_back([this] { serve(); });
+  } catch (const std::system_error&) {
+    close();
+    throw Error(Fault::kEngine,
+                "the system does not allow " + std::to_string(threads) + " threads; ask for fewer");
+  }
 }
 
 Pool::~Pool() {
+  if (in_child_of_fork()) {
+    // Joining threads that are not there would wait for ever, and so would destroying what they wait for.
+    static_cast<void>(helpers_.release());
+    return;
+  }
+  close();
+}
+
+void Pool::close() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> lock(helpers_->mutex);
     closing_ = true;
   }
-  wake_.notify_all();
-  for (std::thread& helper : helpers_) helper.join();
+  helpers_->wake.notify_all();
+  for (std::thread& helper : helpers_->threads) helper.join();
 }
+
+bool Pool::in_child_of_fork() const { return size_ > 1 && getpid() != owner_; }
 
 void Pool::run(const std::function<void(size_t)>& work) {
   if (size_ == 1) return work(0);
+  if (in_child_of_fork()) {
+    for (size_t i = 0; i < size_; ++i) work(i);
+    return;
+  }
   work_ = &work;
   failure_ = nullptr;
   done_ = 0;
   {
     // Under the lock, so that no helper falls asleep between its last look and this.
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> lock(helpers_->mutex);
     ticket_ = ((ticket_ >> 32) + 1) << 32;
   }
-  wake_.notify_all();
+  helpers_->wake.notify_all();
   while (take_part()) continue;
   for (int looks = 0; done_ != size_; ++looks) looks < kLooks ? relax() : std::this_thread::yield();
   if (failure_) std::rethrow_exception(failure_);
@@ -92,8 +122,8 @@ bool Pool::wait_for_work() {
     if (has_part()) return true;
     relax();
   }
-  std::unique_lock<std::mutex> lock(mutex_);
-  wake_.wait(lock, [&] { return has_part() || closing_; });
+  std::unique_lock<std::mutex> lock(helpers_->mutex);
+  helpers_->wake.wait(lock, [&] { return has_part() || closing_; });
   return !closing_;
 }
 
@@ -108,7 +138,7 @@ bool Pool::take_part() {
     size_t part = ticket & UINT32_MAX;
     (*work_)(part);
   } catch (...) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::lock_guard<std::mutex> lock(helpers_->mutex);
     if (!failure_) failure_ = std::current_exception();
   }
   ++done_;

@@ -141,3 +141,26 @@ def test_the_package_has_no_other_names():
     assert popcloud.Session is Session
     with pytest.raises(AttributeError, match="no attribute 'Sessoin'"):
         popcloud.Sessoin  # noqa: B018
+
+
+def test_a_forked_child_runs_and_ends(path):
+    """Its parent's helper threads are not there: nothing may wait for them."""
+    script = f"""
+import gc, os, signal, time
+import numpy as np
+from popcloud import Session
+cloud = np.linspace(0, 1, 900).reshape(300, 3)
+session = Session({str(path)!r}, threads=3)
+answer = session.run([cloud] * 3)
+time.sleep(0.2)  # by then the helpers sleep, which a child must not wait for the end of
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    same = np.array_equal(session.run([cloud] * 3), answer) and np.array_equal(session.run(cloud), answer[0])
+    del session
+    gc.collect()
+    os._exit(0 if same else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert np.array_equal(session.run(cloud), answer[0])
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=180)
