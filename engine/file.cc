@@ -314,16 +314,16 @@ class Reader {
 }  // namespace
 
 Mapping::Mapping(const std::string& path) {
-  auto fail = [&](int error) { throw Error(Fault::kFile, path + ": " + std::strerror(error)); };
+  auto fail = [&](const std::string& why) {
+    throw Error(Fault::kFile, path + ": can't be read (" + why + "); name a model file (*.popc)");
+  };
   int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block
-  if (file < 0) fail(errno);
+  if (file < 0) fail(std::strerror(errno));
   struct stat info{};
-  int error = fstat(file, &info) != 0 ? errno
-              : S_ISDIR(info.st_mode) ? EISDIR
-              : S_ISREG(info.st_mode) ? 0
-                                      : EINVAL;
+  int error = fstat(file, &info) != 0 ? errno : 0;
+  std::string why = error || S_ISREG(info.st_mode) ? "" : S_ISDIR(info.st_mode) ? "a folder" : "not a file";
   size_ = static_cast<size_t>(info.st_size);
-  if (error == 0 && size_ > 0) {
+  if (error == 0 && why.empty() && size_ > 0) {
     void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
     if (data == MAP_FAILED)
       error = errno;
@@ -331,7 +331,8 @@ Mapping::Mapping(const std::string& path) {
       data_ = static_cast<const uint8_t*>(data);
   }
   close(file);
-  if (error != 0) fail(error);
+  if (error != 0) why = std::strerror(error);
+  if (!why.empty()) fail(why);
 }
 
 Mapping::~Mapping() {
