@@ -9,21 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from popcloud.packed.file import read
 
 TINY = ["points=48", "train_size=42", "test_size=28", "epochs=1", "batch=14", "threads=1"]
 TINY += ["--clouds", "14", "--verify", "3", "--repeat", "1"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small networks only lose by a second thread of PyTorch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from popcloud import Session
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TINY = ["points=48", "train_size=42", "test_size=28", "epochs=1", "batch=14", "threads=1"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def example(name: str):
@@ -22,15 +23,6 @@ def example(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """So small networks only lose by a second thread of PyTorch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
