@@ -89,7 +89,7 @@ def test_a_recipe_is_frozen():
         ("epochs", ["expected key=value"]),
         ("=3", ["expected key=value"]),
         ("classes=[a", ["no YAML value"]),
-        ("classes=[a]", ["classes", "at least 2"]),
+        ("classes=[a]", ["classes", "two class names at least", "leave it out"]),
         ("seed=-1", ["seed", "greater than or equal to 0"]),
     ],
 )

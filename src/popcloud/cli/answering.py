@@ -175,7 +175,8 @@ def show(args: argparse.Namespace) -> None:
     answers = [session.classes[c] for c in probabilities.argmax(axis=1)]
     picture(clouds, answers, args.out, truth, probabilities.max(axis=1).tolist(), args.columns)
     right = "" if truth is None else f", {sum(a == t for a, t in zip(answers, truth, strict=True))} right"
-    print(f"{args.out}: {len(clouds)} clouds{right}")
+    plural = "" if len(clouds) == 1 else "s"
+    print(f"{args.out}: {len(clouds)} cloud{plural}{right}")
 
 
 def _from_files(args: argparse.Namespace) -> tuple[list[Floats], list[str] | None]:

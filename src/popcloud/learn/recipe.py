@@ -61,7 +61,7 @@ class Recipe(BaseModel):
 
     dataset: str = Field(default="shapes", description="the data set")
     root: str | None = Field(default=None, description="folder of the data set; none for a generated one")
-    classes: tuple[str, ...] | None = Field(default=None, min_length=2, description="only these classes, in this order")
+    classes: tuple[str, ...] | None = Field(default=None, description="only these classes, two at least, in this order")
     points: int = Field(default=1024, ge=1, le=1 << 20, description="points per cloud")
     train_size: int | None = Field(
         default=None, ge=2, le=10_000_000, description="clouds of the training split; null: all"
@@ -97,6 +97,13 @@ class Recipe(BaseModel):
         default=0, ge=0, description="batches between checkpoints inside an epoch; 0: at its end only"
     )
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
+
+    @field_validator("classes")
+    @classmethod
+    def _several(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and len(classes) < 2:
+            raise ValueError(f"expected two class names at least, found {list(classes)}; leave it out for all")
+        return classes
 
     @field_validator("backbone", "binarizer", "pool", "dataset")
     @classmethod
