@@ -111,10 +111,15 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip() or "unknown"
+    """Return the commit, marked if any file but a result differs from it."""
+    name = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return (name or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
 
 
 def report(case: str, measured: dict[str, Any], goals: list[dict[str, Any]]) -> dict[str, Any]:
