@@ -1,7 +1,7 @@
-"""Keep what a training run came to: `python benchmarks/collect.py RUN NAME [--note TEXT]`.
+"""Keep what a training run came to: `python benchmarks/collect.py RUN NAME --trained-at COMMIT [--note TEXT]`.
 
 Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy of each epoch on training and
-validation clouds, the share of +1 per layer at the end, and the machine. The folder RUN is what `popcloud train` made.
+validation clouds, the share of +1 per layer at the end, the commit it was trained at, and the machine (its commit is that of collecting). The folder RUN is what `popcloud train` made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CURVES = ("train", "validation", "loss")
 RESULT = ("best_epoch", "validation", "test", "test_mean_class", "seconds")
 
 
-def collect(run: Path, note: str) -> dict[str, Any]:
+def collect(run: Path, note: str, trained_at: str) -> dict[str, Any]:
     """Return a finished run as one object, without the paths of the machine it ran on."""
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
@@ -29,6 +29,7 @@ def collect(run: Path, note: str) -> dict[str, Any]:
         "result": {name: result["result"][name] for name in RESULT},
         "epochs": {name: [round(line[name], 4) for line in lines if line.get(name) is not None] for name in CURVES},
         "positive": lines[-1]["positive"],
+        "trained_at": trained_at,
         "machine": machine(),
         "note": note,
     }
@@ -39,11 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="name of the result")
+    parser.add_argument("--trained-at", required=True, help="the commit whose code trained it")
     parser.add_argument("--note", default="", help="what a reader should know")
     arguments = parser.parse_args(argv)
     path = ROOT / "benchmarks" / "results" / "accuracy" / f"{arguments.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(collect(arguments.run, arguments.note), indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(collect(arguments.run, arguments.note, arguments.trained_at), indent=1) + "\n", encoding="utf-8"
+    )
     print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
