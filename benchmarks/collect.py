@@ -1,7 +1,8 @@
 """Keep what a training run came to: `python benchmarks/collect.py RUN NAME --trained-at COMMIT [--note TEXT]`.
 
 Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy of each epoch on training and
-validation clouds, the share of +1 per layer at the end, the commit it was trained at, and the machine (its commit is that of collecting). The folder RUN is what `popcloud train` made.
+validation clouds, the share of +1 per layer at the end, the commit it was trained at, and the machine, whose commit is
+that of collecting. The folder RUN is what `popcloud train` made.
 """
 
 from __future__ import annotations
