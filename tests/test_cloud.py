@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from popcloud.cloud import CloudSet, PointCloud, check_xyz, normalize, prepare, resample
+from popcloud.cloud import CloudSet, PointCloud, SceneSet, check_xyz, normalize, prepare, resample
 from popcloud.errors import CloudError
 
 finite = st.floats(-1000, 1000, width=32)
@@ -112,3 +112,12 @@ def test_subset_keeps_points_labels_and_classes_together(rng):
 
 def test_a_clouds_length_is_its_number_of_points():
     assert len(PointCloud(np.zeros((7, 3), np.float32))) == 7
+
+
+def test_subset_of_scenes_keeps_names_beside_clouds():
+    clouds = tuple(PointCloud(np.full((n, 3), n, np.float32)) for n in (1, 2, 3))
+    scenes = SceneSet(clouds, ("a", "b", "c"), ("floor", "wall"), ())
+    some = scenes.subset([2, 0])
+    assert some.names == ("c", "a")
+    assert [len(cloud) for cloud in some.clouds] == [3, 1]
+    assert some.classes == scenes.classes

@@ -1,7 +1,8 @@
-"""PointCloud and CloudSet: the values handed from room to room, and how a cloud is made ready for a network."""
+"""PointCloud, CloudSet, SceneSet: the values handed from room to room, and how a cloud is made ready for a network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from popcloud.errors import CloudError
 Floats = NDArray[np.float32]
 
 NORMALIZATIONS = ("none", "unit_sphere")
+IGNORE = -100  # the label of a point that has none: neither trained on nor counted
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,32 @@ class CloudSet:
     def subset(self, rows: NDArray[np.int64]) -> CloudSet:
         """Return the clouds at `rows` (M,), in that order."""
         return CloudSet(self.xyz[rows], self.labels[rows], self.classes)
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes of different sizes with a class per point.
+
+    clouds    each with labels: 0 .. len(classes) - 1, or IGNORE
+    names     of the scenes: a file's or room's, unique
+    classes   the class names, in order
+    features  the names of the clouds' feature columns, () where they have none
+    """
+
+    clouds: tuple[PointCloud, ...]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of scenes."""
+        return len(self.clouds)
+
+    def subset(self, rows: Iterable[int]) -> SceneSet:
+        """Return the scenes at `rows`, in that order."""
+        kept = list(rows)
+        clouds, names = tuple(self.clouds[i] for i in kept), tuple(self.names[i] for i in kept)
+        return SceneSet(clouds, names, self.classes, self.features)
 
 
 def check_xyz(xyz: object, name: str = "cloud") -> Floats:
