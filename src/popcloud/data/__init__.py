@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from popcloud.cloud import CloudSet
-from popcloud.data import modelnet40, shapes
+from popcloud.cloud import CloudSet, SceneSet
+from popcloud.data import ign_lidarhd, modelnet40, shapes
 from popcloud.errors import DatasetError, unknown
 
 # Each entry: load(root, split, *, points, seed=0, classes=None, clouds=None) -> CloudSet, see shapes.load.
@@ -14,9 +15,22 @@ DATASETS: dict[str, Callable[..., CloudSet]] = {
     "modelnet40": modelnet40.load,
 }
 
+# Each entry: load(root, split, *, seed=0, classes=None, scenes=None) -> SceneSet, see ign_lidarhd.load.
+SCENES: dict[str, Callable[..., SceneSet]] = {
+    "ign_lidarhd_dense": partial(ign_lidarhd.load, part="dense"),
+    "ign_lidarhd_sparse": partial(ign_lidarhd.load, part="sparse"),
+}
+
 
 def dataset(name: str) -> Callable[..., CloudSet]:
     """Return the loader called `name`. Raises DatasetError that lists the valid names."""
     if name not in DATASETS:
         raise DatasetError(unknown("dataset", name, DATASETS))
     return DATASETS[name]
+
+
+def scenes(name: str) -> Callable[..., SceneSet]:
+    """Return the loader of scenes called `name`. Raises DatasetError that lists the valid names."""
+    if name not in SCENES:
+        raise DatasetError(unknown("data set of scenes", name, SCENES))
+    return SCENES[name]

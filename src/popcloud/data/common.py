@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from popcloud.cloud import CloudSet, Floats
+from popcloud.cloud import IGNORE, CloudSet, Floats, PointCloud, SceneSet
 from popcloud.errors import DatasetError, unknown
 
 SPLITS = ("train", "test")
+SCENE_SPLITS = ("train", "val", "test")
+Named = TypeVar("Named")  # a scene's name or path
 
 
 def check_request(split: str, points: int, clouds: int | None) -> None:
@@ -65,3 +69,38 @@ def normalize_all(xyz: Floats) -> Floats:
         radius = np.sqrt((squares[..., 0] + squares[..., 1] + squares[..., 2]).max(axis=1))[:, None, None]
         answer[start : start + 256] = wide / np.where(radius > 0, radius, 1)
     return answer
+
+
+def check_scene_request(split: str, scenes: int | None, splits: Sequence[str] = SCENE_SPLITS) -> None:
+    """Raise DatasetError for a split that is none of the set's `splits`, or fewer than one scene."""
+    if split not in splits:
+        raise DatasetError(unknown("split", split, splits))
+    if scenes is not None and scenes < 1:
+        raise DatasetError(f"scenes: expected at least 1, found {scenes}; leave it out for all")
+
+
+def keep_scene_classes(data: SceneSet, wanted: Sequence[str] | None) -> SceneSet:
+    """Return all the scenes, labels renumbered to the classes asked for; points of the others become IGNORE."""
+    names = choose_classes(wanted, data.classes)
+    renumber = np.full(len(data.classes) + 1, IGNORE, dtype=np.int64)  # the last entry is for IGNORE itself
+    for label, name in enumerate(names):
+        renumber[data.classes.index(name)] = label
+    clouds = tuple(PointCloud(cloud.xyz, cloud.features, _renumbered(cloud, renumber)) for cloud in data.clouds)
+    return SceneSet(clouds, data.names, names, data.features)
+
+
+def _renumbered(cloud: PointCloud, renumber: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    if cloud.labels is None:
+        return None
+    return np.asarray(renumber[np.where(cloud.labels == IGNORE, len(renumber) - 1, cloud.labels)])
+
+
+def keep_scenes(names: Sequence[Named], scenes: int | None, seed: int) -> list[Named]:
+    """Return `scenes` of the names or paths, drawn by the seed, in their order; all for None or when there are fewer.
+
+    A loader asks this before it reads, so that scenes that are not wanted are not read.
+    """
+    if scenes is None or scenes >= len(names):
+        return list(names)
+    drawn = np.random.default_rng(seed).choice(len(names), scenes, replace=False)
+    return [names[row] for row in np.sort(drawn)]
