@@ -68,7 +68,7 @@ def test_a_recipe_is_frozen():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("epocs=3", ["unknown recipe field 'epocs'", "did you mean 'epochs'?", "valid: backbone"]),
+        ("epocs=3", ["unknown recipe field 'epocs'", "did you mean 'epochs'?", "valid: task, backbone"]),
         ("augment.jiter=3", ["unknown recipe field 'jiter'", "did you mean 'jitter'?"]),
         ("backbone=pointnett", ["unknown backbone 'pointnett'", "did you mean 'pointnet'?", "pointnet_vanilla"]),
         ("binarizer=xnr", ["unknown binarizer 'xnr'", "did you mean 'xnor'?", "irnet", "real"]),
