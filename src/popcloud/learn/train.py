@@ -13,11 +13,9 @@ hold on one machine with one number of threads; on a GPU PyTorch does not promis
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,17 +23,18 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 
-from popcloud.errors import CheckpointError, FileError, RecipeError, TrainingError
+from popcloud.errors import TrainingError
 from popcloud.learn import checkpoint, journal
+from popcloud.learn.determinism import check_device, settings
+from popcloud.learn.folder import RECIPE, RESULT, open_folder, write_json
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
-from popcloud.learn.memory import keep_freed_memory
 from popcloud.learn.metrics import evaluate
 from popcloud.learn.progress import Reporter, Silent
 from popcloud.learn.recipe import Recipe
 from popcloud.learn.run import Run, begin, make_batch
 from popcloud.learn.stop import Stopped, interrupts
 
-RECIPE, RESULT = "recipe.json", "result.json"
+__all__ = ["RECIPE", "RESULT", "Result", "learning_rate", "train"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,11 @@ def train(
     CheckpointError if there is nothing to resume, TrainingError if the loss is not finite, Stopped.
     """
     folder, reporter = Path(out), progress or Silent()
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("device: expected a GPU that PyTorch can use for 'cuda', found none; set device=cpu")
+    check_device(recipe.device)
     if recipe.tensorboard:
         journal.check_tensorboard()
-    _open_folder(folder, recipe, resume)
-    with interrupts() as pressed, _settings(recipe):
+    open_folder(folder, recipe, resume)
+    with interrupts() as pressed, settings(seed=recipe.seed, threads=recipe.threads, device=recipe.device):
         run = begin(recipe, folder)
         try:
             _epochs(run, reporter, lambda: pressed() or (stop is not None and stop()))
@@ -98,43 +96,6 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     if recipe.schedule == "step":
         return recipe.lr * recipe.step_factor ** (epoch // recipe.step_epochs)
     return recipe.lr
-
-
-def _open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the folder a run's before any time is spent; with `resume` see that it is one."""
-    marker = out / RECIPE
-    try:
-        saved, marked = (out / checkpoint.LAST).is_file(), marker.is_file()
-        if saved and not resume:
-            raise FileError(f"{out}: has a run already; resume it, or choose another folder")
-        if resume and not (saved or marked):
-            raise CheckpointError(f"{out}: no run to resume; start one, or check the path")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{out}: can't be written ({error.strerror}); choose another folder") from error
-    if not saved:  # also for a run that ended before its first save, for want of its data set: nothing is lost
-        checkpoint.write_atomically(marker, _json(recipe.model_dump(mode="json")))
-
-
-@contextmanager
-def _settings(recipe: Recipe) -> Iterator[None]:
-    """Set what is global to PyTorch (seed, threads, deterministic kernels) and put it back afterwards."""
-    keep_freed_memory()  # a quarter faster on CPUs; the one setting that can't be put back, and no bits depend on it
-    memory: Any = torch.utils.deterministic  # a module whose switch is a property that type checkers can't see
-    threads, fill = torch.get_num_threads(), memory.fill_uninitialized_memory
-    exact, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    devices = [torch.cuda.current_device()] if recipe.device == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(recipe.seed)
-        torch.set_num_threads(recipe.threads or threads)
-        torch.use_deterministic_algorithms(recipe.device == "cpu")
-        memory.fill_uninitialized_memory = False  # a debugging aid that costs time
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(exact, warn_only=warn)
-            memory.fill_uninitialized_memory = fill
 
 
 def _epochs(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> None:
@@ -258,10 +219,5 @@ def _finish(run: Run) -> Result:
     )
     plain = asdict(result) | {"checkpoint": path.name}
     full = {"recipe": run.recipe.model_dump(mode="json"), "result": plain, "torch": str(torch.__version__)}
-    checkpoint.write_atomically(run.out / RESULT, _json(full | {"threads": run.place.threads}))
+    write_json(run.out / RESULT, full | {"threads": run.place.threads})
     return result
-
-
-def _json(value: Any) -> bytes:
-    """Return a value as readable JSON."""
-    return (json.dumps(value, indent=2) + "\n").encode()
