@@ -1,1 +1,1 @@
-"""Who is whose neighbour: voxels, kernel maps, nearest points. Empty while all networks are PointNets."""
+"""Who is whose neighbour: active sites, kernel maps, the pyramid of a network, in numpy."""

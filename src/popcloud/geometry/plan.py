@@ -1,0 +1,62 @@
+"""Plans: what a network asks of geometry. A model file carries a plan as its name and its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from popcloud.errors import RecipeError, unknown
+from popcloud.geometry.kernel_map import SIZES
+from popcloud.geometry.pyramid import Pyramid, build
+from popcloud.geometry.voxels import MAX_SITES, voxelize
+
+MAX_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """A pyramid of sites over a regular grid.
+
+    edge    of the finest sites, metres
+    levels  1 to 16; a network with d downsamplings has d + 1
+    size    of the submanifold neighbourhood: 3, or 5 for shifted convolution
+
+    Raises RecipeError for other values.
+    """
+
+    edge: float
+    levels: int
+    size: int = 3
+
+    def __post_init__(self) -> None:
+        if not (self.edge > 0 and math.isfinite(self.edge)):
+            raise RecipeError(f"plan: edge {self.edge}: expected a positive number of metres")
+        if not 1 <= self.levels <= MAX_LEVELS:
+            raise RecipeError(f"plan: {self.levels} levels: expected 1 to {MAX_LEVELS}")
+        if self.size not in SIZES:
+            raise RecipeError(f"plan: kernel size {self.size}: expected one of {', '.join(map(str, SIZES))}")
+
+    def build(self, xyz: object, *, max_sites: int = MAX_SITES) -> Pyramid:
+        """Return the pyramid of a cloud (N, 3); errors as voxels.voxelize."""
+        return build(voxelize(xyz, self.edge, max_sites=max_sites), self.levels, self.size)
+
+
+PLANS = {"grid": GridPlan}
+
+
+def plain(plan: GridPlan) -> tuple[str, dict[str, float]]:
+    """Return the plan's name and its numbers, as a model file keeps them."""
+    name = next(name for name, kind in PLANS.items() if isinstance(plan, kind))
+    return name, asdict(plan)
+
+
+def from_plain(name: str, numbers: Mapping[str, float]) -> GridPlan:
+    """Return the plan that `plain` took apart; RecipeError for an unknown name or other numbers."""
+    if name not in PLANS:
+        raise RecipeError(unknown("plan", name, PLANS))
+    if set(numbers) != {"edge", "levels", "size"}:
+        raise RecipeError(
+            f"plan {name!r}: expected edge, levels and size, found {', '.join(sorted(numbers)) or 'nothing'}"
+        )
+    return PLANS[name](float(numbers["edge"]), int(numbers["levels"]), int(numbers["size"]))
