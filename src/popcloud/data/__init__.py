@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from popcloud.cloud import CloudSet, SceneSet
-from popcloud.data import ign_lidarhd, modelnet40, shapes
+from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, s3dis, scannet, semantic_kitti, shapes
 from popcloud.errors import DatasetError, unknown
 
 # Each entry: load(root, split, *, points, seed=0, classes=None, clouds=None) -> CloudSet, see shapes.load.
@@ -19,6 +19,10 @@ DATASETS: dict[str, Callable[..., CloudSet]] = {
 SCENES: dict[str, Callable[..., SceneSet]] = {
     "ign_lidarhd_dense": partial(ign_lidarhd.load, part="dense"),
     "ign_lidarhd_sparse": partial(ign_lidarhd.load, part="sparse"),
+    "scannet": scannet.load,
+    "nyu_depth_v2": nyu_depth_v2.load,
+    "s3dis": s3dis.load,
+    "semantic_kitti": semantic_kitti.load,
 }
 
 
