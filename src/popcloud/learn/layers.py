@@ -48,6 +48,27 @@ def ema_delta(points: int) -> float:
     return -float(torch.special.ndtri(torch.tensor(2.0 ** (-1.0 / points), dtype=torch.float64)))
 
 
+class _RPReLU(torch.autograd.Function):
+    """`RPReLU` in few passes over memory, keeping its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+        """x (R, channels)."""
+        ctx.save_for_backward(x, shift, slope)
+        return F.prelu(x - shift, slope).add_(offset)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of x, shift, slope, offset."""
+        x, shift, slope = ctx.saved_tensors
+        moved = x - shift
+        below = torch.empty_like(moved)
+        torch.le(moved, 0, out=below)  # 1 or 0 as x's type: several times faster than torch.where
+        d_slope = moved.mul_(below).mul_(grad).sum(0)
+        d_x = below.mul_(slope - 1).add_(1).mul_(grad)
+        return d_x, -d_x.sum(0), d_slope, grad.sum(0)
+
+
 class RPReLU(nn.Module):
     """x > shift ? x - shift : slope (x - shift), plus offset; all learned per channel (ReActNet 2020, eq. 2)."""
 
@@ -59,16 +80,30 @@ class RPReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., channels)."""
-        moved = x - self.shift
-        return torch.where(moved > 0, moved, self.slope * moved) + self.offset
+        y: Tensor = _RPReLU.apply(x.reshape(-1, x.shape[-1]), self.shift, self.slope, self.offset)
+        return y.view(x.shape)
 
 
 class Norm(nn.BatchNorm1d):
-    """Batch norm of rows (R, channels), which can also be told a batch's statistics."""
+    """Batch norm of rows (R, channels), which can also be told a batch's statistics.
+
+    One row alone has no variance: it goes by the running statistics, in training too.
+    """
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, channels)."""
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return (a, b), each (channels,): eval mode as x a + b."""
+        gain = self.weight * (self.running_var + self.eps).rsqrt()
+        return gain, self.bias - self.running_mean * gain
 
     @torch.no_grad()
     def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
@@ -89,18 +124,23 @@ def make_activation(name: str, channels: int) -> nn.Module:
 
 
 class Weighted(nn.Module):
-    """What Layer and PooledLayer share: latent weights (outputs, inputs), a binarizer or None, a batch norm or None."""
+    """What all layers share: latent weights (outputs, kernel * inputs), a binarizer or None, a batch norm or None.
+
+    kernel           how many rows of inputs meet in one row of outputs: 1, or the offsets of a sparse convolution
+    bias             whether, without batch norm, there is a bias if the binarizer wants one
+    weights_binary   False: the stage of a training in which inputs are binary and weights are used as they are
+    """
 
     binarizer: Any  # a Binarizer, or None in the real-valued twin
     norm: Any  # a Norm, or None
 
-    def __init__(self, inputs: int, outputs: int, *, binarizer: str, norm: bool):
+    def __init__(self, inputs: int, outputs: int, *, binarizer: str, norm: bool, kernel: int = 1, bias: bool = True):
         super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-        bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.inputs, self.outputs, self.weights_binary = inputs, outputs, True
+        bound = 1 / math.sqrt(kernel * inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, kernel * inputs).uniform_(-bound, bound))
         self.binarizer = make_binarizer(binarizer, inputs, outputs)
-        has_bias = not norm and (self.binarizer is None or self.binarizer.bias)
+        has_bias = bias and not norm and (self.binarizer is None or self.binarizer.bias)
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound)) if has_bias else None
         self.norm = Norm(outputs) if norm else None
 
@@ -108,23 +148,29 @@ class Weighted(nn.Module):
         """Return what is multiplied in training: inputs and weights, binarized and scaled, with their gradients."""
         if self.binarizer is None:
             return x, self.weight
-        scale = self.binarizer.scale(self.weight)
         seen = self.binarizer.inputs_signs(x)
         if self.binarizer.scales_rows:
             seen = seen * self.binarizer.row_scale(x)
-        return seen, self.binarizer.weight_signs(self.weight) * scale[:, None]
+        return seen, self.trained_weight()
+
+    def trained_weight(self) -> Tensor:
+        """Return the weights that training multiplies by: binarized and scaled, or as they are."""
+        if self.binarizer is None or not self.weights_binary:
+            return self.weight
+        scaled: Tensor = self.binarizer.weight_signs(self.weight) * self.binarizer.scale(self.weight)[:, None]
+        return scaled
 
     def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is multiplied in eval mode: bare signs, so that every sum is an exact integer."""
         if self.binarizer is None:
             return x, self.weight
         frozen = self.binarizer.frozen(self.weight)
-        return signs(x - frozen.threshold), frozen.weights
+        return signs(x - frozen.threshold), frozen.weights if self.weights_binary else self.weight
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return (a, b), each (outputs,): scale, bias and batch norm in eval mode as d a + b."""
         one = self.weight.new_ones(self.outputs)
-        a = one if self.binarizer is None else one * self.binarizer.scale(self.weight)
+        a = one * self.binarizer.scale(self.weight) if self.binarizer is not None and self.weights_binary else one
         b = one * 0 if self.bias is None else self.bias
         if self.norm is None:
             return a, b
@@ -192,7 +238,7 @@ class PooledLayer(Weighted):
         if self.takes_mean:
             pooled, mean, var = linear_norm_mean(seen, weight, norm.weight, norm.bias, norm.eps)
         else:
-            bare = self.binarizer is not None and not self.binarizer.scales_rows
+            bare = self.binarizer is not None and self.weights_binary and not self.binarizer.scales_rows
             pooled, mean, var = LinearNormMax.apply(seen, weight, norm.weight, norm.bias, norm.eps, bare)
         norm.observe(mean, var, x.shape[0] * x.shape[1])
         return pooled + self.delta if self.delta else pooled
@@ -203,8 +249,8 @@ class PooledLayer(Weighted):
         A maximum has no gradient in eval mode.
         """
         seen, weight = self.exact_operands(x)
-        bare = self.binarizer is not None
-        if bare and self.binarizer.scales_rows:
+        bare = self.binarizer is not None and self.weights_binary
+        if self.binarizer is not None and self.binarizer.scales_rows:
             seen, bare = seen * self.binarizer.row_scale(x), False
         if self.takes_mean:
             total = F.linear(seen.sum(1, dtype=torch.float64), weight.double())  # exact: integers below 2^53
@@ -252,8 +298,10 @@ def _seeing_inputs(model: nn.Module, see: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, xyz: Tensor) -> None:
-    """Run the data-dependent initialisation on a first batch (B, n, 3), layer by layer; before the optimiser is built.
+def initialise(model: nn.Module, *inputs: Any) -> None:
+    """Run the data-dependent initialisation on a first batch, layer by layer; before the optimiser is built.
+
+    inputs  what the network is called with: (B, n, 3), or the rows of sites and their maps
 
     Each layer sees what the layers before it, already initialised, give. Buffers (batch norm's running statistics),
     the training flag and the random state are as before.
@@ -262,10 +310,11 @@ def initialise(model: nn.Module, xyz: Tensor) -> None:
     mode = model.training
     model.train()
     with (
-        torch.random.fork_rng(devices=[xyz.device] if xyz.is_cuda else []),
-        _seeing_inputs(model, lambda _, layer, x: layer.binarizer.initialise(x, layer.weight)),
+        torch.random.fork_rng(devices=[inputs[0].device] if inputs[0].is_cuda else []),
+        # A kernel's offsets count as outputs of their own: the binarizer sees (outputs * kernel, inputs).
+        _seeing_inputs(model, lambda _, layer, x: layer.binarizer.initialise(x, layer.weight.view(-1, layer.inputs))),
     ):
-        model(xyz)
+        model(*inputs)
     model.train(mode)
     for name, buffer in model.named_buffers():
         buffer.copy_(kept[name])
@@ -286,13 +335,13 @@ def after_step(model: nn.Module) -> None:
 
 @torch.no_grad()
 def weight_signs(model: nn.Module) -> dict[str, Tensor]:
-    """Return per binary layer which weights are +1, (outputs, inputs) bool."""
+    """Return per binary layer which weights are +1, (outputs, kernel * inputs) bool."""
     return {name: layer.binarizer.frozen(layer.weight).weights > 0 for name, layer in binary_layers(model)}
 
 
 @torch.no_grad()
-def positive_shares(model: nn.Module, xyz: Tensor) -> dict[str, float]:
-    """Return per binary layer the share of its inputs that are +1 on a batch (B, n, 3), in eval mode.
+def positive_shares(model: nn.Module, *inputs: Any) -> dict[str, float]:
+    """Return per binary layer the share of its inputs that are +1 on a batch, as `initialise` takes it, in eval mode.
 
     One half is the most information a sign can carry; 1.0 is the collapse that BiPointNet (section 3.2) explains.
     """
@@ -304,6 +353,6 @@ def positive_shares(model: nn.Module, xyz: Tensor) -> dict[str, float]:
     mode = model.training
     model.eval()
     with _seeing_inputs(model, see):
-        model(xyz)
+        model(*inputs)
     model.train(mode)
     return shares
