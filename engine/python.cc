@@ -13,6 +13,7 @@
 
 #include "ops.h"
 #include "program.h"
+#include "python_sparse.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -309,6 +310,8 @@ NB_MODULE(_engine, m) {
       "x_bits"_a.noconvert(), "w_bits"_a.noconvert(), "threads"_a = 1, "kernels"_a = "",
       "Least mismatches over n and the first row that has them: two int32 (B, C), of x_bits (B, n, W), "
       "w_bits (W, C).");
+
+  bind_sparse(m);
 
   nb::class_<Matrix>(m, "Matrix", "Binary weights (W, C), prepared once for one kernel table.")
       .def(nb::init<In<uint64_t, 2>, size_t, const std::string&>(), "w_bits"_a.noconvert(), "inputs"_a,

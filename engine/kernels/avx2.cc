@@ -12,7 +12,7 @@
 // That is 8 vector operations for 768 binary multiply-adds, where a table of one row takes 12, and xor and
 // popcount, by bytes or by carry-save adders (Harley-Seal), more than 18. The inner loops alone, on one core
 // of an EPYC (Zen 3): 997 GMAC/s, against 590, 383 and 379.
-#include "kernels/kernels.h"
+#include "kernels/sparse.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -309,16 +309,18 @@ bool supported() {
 
 }  // namespace
 
-const KernelTable kAvx2{"avx2",  supported,      prepared_bytes, prepare,        mismatches,  threshold,
-                        minimum, sum_by_columns, avx2::linear,   avx2::binarize, avx2::affine};
+const KernelTable kAvx2{
+    "avx2",       supported,         prepared_bytes,          prepare,      mismatches,
+    threshold,    minimum,           sum_by_columns,          avx2::linear, avx2::binarize,
+    avx2::affine, avx2::sparse_conv, avx2::sparse_weight_grad};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

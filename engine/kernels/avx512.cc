@@ -4,7 +4,7 @@
 // nothing has to be prepared. The words of the 8 channels stay in registers while all rows pass by: xor with
 // the row's word, popcount, add. No sum across lanes is ever needed, and comparing the counts gives 8 output
 // bits as a mask.
-#include "kernels/kernels.h"
+#include "kernels/sparse.h"
 
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)  // GCC 12 warns of its own _mm512_undefined_* (its bug 105593)
@@ -299,16 +299,27 @@ bool supported() {
 
 }  // namespace
 
-const KernelTable kAvx512{"avx512", supported, prepared_bytes, prepare,  mismatches, threshold,
-                          minimum,  sum,       linear,         binarize, affine};
+const KernelTable kAvx512{"avx512",
+                          supported,
+                          prepared_bytes,
+                          prepare,
+                          mismatches,
+                          threshold,
+                          minimum,
+                          sum,
+                          linear,
+                          binarize,
+                          affine,
+                          avx512::sparse_conv,
+                          avx512::sparse_weight_grad};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr,
-                          nullptr,  nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -27,6 +27,19 @@ struct Channels {
   size_t first, last;
 };
 
+// Rows of floats, `stride` floats from one to the next, of which the first `channels` count.
+struct FloatRows {
+  const float* data;
+  size_t stride, channels;
+};
+
+// Of one kernel offset: input row inputs[p] belongs to output row outputs[p]. `outputs` ascend strictly, so
+// no output row occurs twice.
+struct Pairs {
+  const int32_t *inputs, *outputs;
+  size_t count;
+};
+
 struct KernelTable {
   const char* name;
   bool (*supported)();  // may this CPU run the table?
@@ -57,6 +70,13 @@ struct KernelTable {
   // out[r][c] = act(fma(scale[c], x[r][c], bias[c])); out may be x.
   void (*affine)(const float* x, size_t rows, size_t channels, const float* scale, const float* bias,
                  Activation act, float* out);
+
+  // One offset of a sparse convolution: row outputs[p] of y, whose rows are y_stride apart, takes
+  // y[c] = fma(x[inputs[p]][k], w[k][c], y[c]) for k = 0, 1, ... in order; w is [x.channels][channels].
+  void (*sparse_conv)(FloatRows x, const float* w, size_t channels, Pairs pairs, float* y, size_t y_stride);
+  // The gradient of its weights: dw[k][c] = fma(x[inputs[p]][k], dy[outputs[p]][c], dw[k][c]) for p = 0, 1,
+  // ... in order; dw is [x.channels][dy.channels].
+  void (*sparse_weight_grad)(FloatRows x, FloatRows dy, Pairs pairs, float* dw);
 };
 
 inline bool never() { return false; }

@@ -3,7 +3,7 @@
 // The processor counts the bits of bytes (vcnt), so a vector holds the same 8 inputs of 16 output channels,
 // and the row's byte is broadcast: exclusive or, count, add are 3 operations for 128 binary multiply-adds,
 // and no sum across lanes is ever needed.
-#include "kernels/kernels.h"
+#include "kernels/sparse.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -308,16 +308,17 @@ bool supported() { return true; }  // NEON is part of aarch64
 
 }  // namespace
 
-const KernelTable kNeon{"neon",  supported,      prepared_bytes, prepare,  mismatches, threshold,
-                        minimum, sum_by_columns, linear,         binarize, affine};
+const KernelTable kNeon{"neon",    supported,         prepared_bytes,          prepare, mismatches,
+                        threshold, minimum,           sum_by_columns,          linear,  binarize,
+                        affine,    neon::sparse_conv, neon::sparse_weight_grad};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -96,9 +96,29 @@ void affine(const float* x, size_t rows, size_t channels, const float* scale, co
     }
 }
 
+void sparse_conv(FloatRows x, const float* w, size_t channels, Pairs pairs, float* y, size_t y_stride) {
+  for (size_t p = 0; p < pairs.count; ++p) {
+    const float* in = x.data + size_t(pairs.inputs[p]) * x.stride;
+    float* out = y + size_t(pairs.outputs[p]) * y_stride;
+    for (size_t k = 0; k < x.channels; ++k)
+      for (size_t c = 0; c < channels; ++c) out[c] = std::fma(in[k], w[k * channels + c], out[c]);
+  }
+}
+
+void sparse_weight_grad(FloatRows x, FloatRows dy, Pairs pairs, float* dw) {
+  for (size_t p = 0; p < pairs.count; ++p) {
+    const float* in = x.data + size_t(pairs.inputs[p]) * x.stride;
+    const float* slope = dy.data + size_t(pairs.outputs[p]) * dy.stride;
+    for (size_t k = 0; k < x.channels; ++k)
+      for (size_t c = 0; c < dy.channels; ++c)
+        dw[k * dy.channels + c] = std::fma(in[k], slope[c], dw[k * dy.channels + c]);
+  }
+}
+
 }  // namespace
 
-const KernelTable kPortable{"portable", always, prepared_bytes, prepare,  mismatches, threshold,
-                            minimum,    sum,    linear,         binarize, affine};
+const KernelTable kPortable{"portable",        always, prepared_bytes, prepare,  mismatches, threshold,
+                            minimum,           sum,    linear,         binarize, affine,     sparse_conv,
+                            sparse_weight_grad};
 
 }  // namespace popcloud

@@ -20,6 +20,26 @@ def linear(x: Floats, w: Floats, bias: Floats, kernels: str = "") -> Floats: ...
 def mismatches(x_bits: Words, w_bits: Words, kernels: str = "") -> Integers: ...
 def threshold(x_bits: Words, w_bits: Words, limit: Integers, kernels: str = "") -> Words: ...
 def pooled_minimum(x_bits: Words, w_bits: Words, threads: int = 1, kernels: str = "") -> tuple[Integers, Integers]: ...
+def sparse_conv(
+    x: Floats,
+    weight: Floats,
+    inputs: Integers,
+    outputs: Integers,
+    ranges: NDArray[np.int64],
+    y: Floats,
+    threads: int = 1,
+    kernels: str = "",
+) -> None: ...
+def sparse_conv_weight_grad(
+    x: Floats,
+    dy: Floats,
+    inputs: Integers,
+    outputs: Integers,
+    ranges: NDArray[np.int64],
+    dw: Floats,
+    threads: int = 1,
+    kernels: str = "",
+) -> None: ...
 
 class Matrix:
     def __init__(self, w_bits: Words, inputs: int, kernels: str = "") -> None: ...
