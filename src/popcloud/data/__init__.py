@@ -17,6 +17,7 @@ DATASETS: dict[str, Callable[..., CloudSet]] = {
 
 # Each entry: load(root, split, *, seed=0, classes=None, scenes=None) -> SceneSet, see ign_lidarhd.load.
 SCENES: dict[str, Callable[..., SceneSet]] = {
+    "rooms": rooms.load,
     "ign_lidarhd_dense": partial(ign_lidarhd.load, part="dense"),
     "ign_lidarhd_sparse": partial(ign_lidarhd.load, part="sparse"),
     "scannet": scannet.load,
