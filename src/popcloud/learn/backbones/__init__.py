@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.backbones.pointnet import PointNet
+from popcloud.learn.backbones.unet import UNet
+from popcloud.learn.designs import design_of
 
 BACKBONES = {
     "pointnet_vanilla": partial(PointNet, transforms=False),
     "pointnet": partial(PointNet, transforms=True),
+}
+
+SCENE_BACKBONES = {
+    "unet_s": partial(UNet, width=16, blocks=1),
+    "unet_h": partial(UNet, width=32, blocks=2),
 }
 
 
@@ -20,3 +28,25 @@ def build(name: str, *, classes: int, binarizer: str, pool: str, points: int) ->
     if name not in BACKBONES:
         raise RecipeError(unknown("backbone", name, BACKBONES))
     return BACKBONES[name](classes=classes, binarizer=binarizer, pool=pool, points=points)
+
+
+def build_scene(
+    name: str,
+    *,
+    classes: int,
+    features: int,
+    variant: str,
+    binarizer: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Return a network over active sites with fresh weights: net(x (sites, features), at) -> (sites, classes).
+
+    variant     a name in VARIANTS: what BSC-Net compares
+    binarizer   a name in BINARIZERS, "real", or None for the variant's own
+    options     fields of a Design, such as groups
+    The pyramid must have `.levels` levels with neighbourhoods of `.size`. Raises RecipeError that names the valid ones.
+    """
+    if name not in SCENE_BACKBONES:
+        raise RecipeError(unknown("backbone", name, SCENE_BACKBONES))
+    design = design_of(variant, binarizer, **options)
+    return SCENE_BACKBONES[name](design, classes=classes, features=features)
