@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from popcloud.cloud import CloudSet, SceneSet
-from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, s3dis, scannet, semantic_kitti, shapes
+from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, rooms, s3dis, scannet, semantic_kitti, shapes
 from popcloud.errors import DatasetError, unknown
 
 # Each entry: load(root, split, *, points, seed=0, classes=None, clouds=None) -> CloudSet, see shapes.load.
