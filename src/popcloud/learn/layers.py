@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, signs
+from popcloud.learn.lean import NormClip, SignLinear
 from popcloud.learn.pooled import LinearNormMax, largest_products, linear_norm_mean
 
 POOLS = ("max", "mean", "ema-max", "ema-mean")
@@ -195,9 +196,18 @@ class Layer(Weighted):
         if not self.training:
             return self.tail(self.products(x))
         seen, weight = self.operands(x)
-        z = F.linear(seen.flatten(0, -2), weight, self.bias)  # flat: activations in place must not write to a view
-        z = self.activation(z if self.norm is None else self.norm(z))
+        bare = self.binarizer is not None and not self.binarizer.scales_rows
+        linear = SignLinear.apply if bare else F.linear
+        z = self._normed(linear(seen.flatten(0, -2), weight, self.bias))  # flat: what works in place can't have a view
         return z.unflatten(0, x.shape[:-1]) if x.ndim > 2 else z
+
+    def _normed(self, z: Tensor) -> Tensor:
+        """Return the activation of batch norm of z (R, outputs), in training."""
+        if self.norm is None or not isinstance(self.activation, nn.Hardtanh):
+            return self.activation(z if self.norm is None else self.norm(z))
+        y, mean, var = NormClip.apply(z, self.norm.weight, self.norm.bias, self.norm.eps)
+        self.norm.observe(mean, var, len(z))
+        return y
 
     def products(self, x: Tensor) -> Tensor:
         """Return d, what `tail` takes in eval mode: the sums of signs, times the row's factor if there is one."""
@@ -347,8 +357,8 @@ def positive_shares(model: nn.Module, *inputs: Any) -> dict[str, float]:
     """
     shares: dict[str, float] = {}
 
-    def see(name: str, layer: Weighted, x: Tensor) -> None:
-        shares[name] = 1 - float((x < layer.binarizer.threshold(layer.weight)).float().mean())
+    def see(name: str, layer: Weighted, seen: Tensor) -> None:
+        shares[name] = 1 - float((seen < layer.binarizer.threshold(layer.weight)).float().mean())
 
     mode = model.training
     model.eval()
