@@ -94,7 +94,7 @@ def submanifold(sites: Ints, size: int = 3) -> KernelMap:
             pieces.append((neighbours[rows], (rows + first).astype(np.int32)))
     inputs, outputs = (np.concatenate([pair[i] for pieces in found for pair in pieces]) for i in (0, 1))
     ranges = _ranges([sum(len(pair[0]) for pair in pieces) for pieces in found])
-    return KernelMap(offsets, inputs, outputs, ranges, len(sites), len(sites), ranges[::-1])
+    return KernelMap(offsets, inputs, outputs, ranges, len(sites), len(sites), ranges[::-1].copy())
 
 
 def strided(sites: Ints) -> tuple[Ints, KernelMap]:
@@ -134,7 +134,7 @@ def stack_maps(maps: Sequence[KernelMap]) -> KernelMap:
     inputs = np.concatenate([m.inputs[rows] + np.int32(into[i]) for m, rows, i in pieces])
     outputs = np.concatenate([m.outputs[rows] + np.int32(out[i]) for m, rows, i in pieces])
     ranges = _ranges(counts.sum(axis=0))
-    mirrors = None if maps[0].mirrors is None else ranges[::-1]
+    mirrors = None if maps[0].mirrors is None else ranges[::-1].copy()
     return KernelMap(maps[0].offsets, inputs, outputs, ranges, int(into[-1]), int(out[-1]), mirrors)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.geometry.kernel_map import SIZES
@@ -32,7 +33,7 @@ class GridPlan:
     def __post_init__(self) -> None:
         if not (self.edge > 0 and math.isfinite(self.edge)):
             raise RecipeError(f"plan: edge {self.edge}: expected a positive number of metres")
-        if not 1 <= self.levels <= MAX_LEVELS:
+        if self.levels not in range(1, MAX_LEVELS + 1):
             raise RecipeError(f"plan: {self.levels} levels: expected 1 to {MAX_LEVELS}")
         if self.size not in SIZES:
             raise RecipeError(f"plan: kernel size {self.size}: expected one of {', '.join(map(str, SIZES))}")
@@ -45,18 +46,21 @@ class GridPlan:
 PLANS = {"grid": GridPlan}
 
 
-def plain(plan: GridPlan) -> tuple[str, dict[str, float]]:
+def plain(plan: GridPlan) -> tuple[str, dict[str, Any]]:
     """Return the plan's name and its numbers, as a model file keeps them."""
     name = next(name for name, kind in PLANS.items() if isinstance(plan, kind))
     return name, asdict(plan)
 
 
-def from_plain(name: str, numbers: Mapping[str, float]) -> GridPlan:
-    """Return the plan that `plain` took apart; RecipeError for an unknown name or other numbers."""
+def from_plain(name: str, numbers: Mapping[str, Any]) -> GridPlan:
+    """Return the plan that `plain` took apart; whole numbers may come back as floats.
+
+    Raises RecipeError for an unknown name, and for numbers that are missing, too many or out of range.
+    """
     if name not in PLANS:
         raise RecipeError(unknown("plan", name, PLANS))
-    if set(numbers) != {"edge", "levels", "size"}:
-        raise RecipeError(
-            f"plan {name!r}: expected edge, levels and size, found {', '.join(sorted(numbers)) or 'nothing'}"
-        )
-    return PLANS[name](float(numbers["edge"]), int(numbers["levels"]), int(numbers["size"]))
+    kinds = {field.name: field.type for field in fields(PLANS[name])}
+    if set(numbers) != set(kinds):
+        raise RecipeError(f"plan {name!r}: expected {', '.join(kinds)}, found {', '.join(numbers) or 'nothing'}")
+    whole = {key: int(v) for key, v in numbers.items() if kinds[key] == "int" and float(v).is_integer()}
+    return PLANS[name](**{**numbers, **whole})

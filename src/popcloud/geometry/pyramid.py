@@ -50,7 +50,7 @@ def stack(pyramids: Sequence[Pyramid]) -> Pyramid:
     All must have the same number of levels and the same kernel size. Sites of different clouds may be equal.
     """
     firsts = np.cumsum([0, *(len(p.levels[0].sites) for p in pyramids)])
-    points = [p.point_to_site + np.int32(first) for p, first in zip(pyramids, firsts, strict=False)]
+    points = [p.point_to_site + np.int32(first) for p, first in zip(pyramids, firsts[:-1], strict=True)]
     levels = tuple(
         Level(np.concatenate([level.sites for level in row]), stack_maps([level.same for level in row]))
         for row in zip(*(p.levels for p in pyramids), strict=True)

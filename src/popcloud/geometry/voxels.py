@@ -61,14 +61,14 @@ def voxelize(xyz: object, edge: float, *, max_sites: int = MAX_SITES) -> Voxels:
     raise CloudError(f"voxel edge {edge:g} m {fault}; an edge of {_fitting_edge(points, edge, max_sites)} m fits")
 
 
-def morton(grid: NDArray[np.int64]) -> NDArray[np.int64]:
+def morton(grid: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the keys (S,) of sites (S, 3): sorted keys are canonical order, the parent's key is key >> 3.
 
     The keys count from the last multiple of 2^20 at or before the sites on each axis. So they compare within one call;
     the order they give does not depend on which other sites are there.
     """
-    local = grid - (grid.min(axis=0) >> SPAN_BITS << SPAN_BITS)
-    x, y, z = (_spread(local[:, axis]) for axis in range(3))
+    columns = grid.astype(np.int64, copy=False).T
+    x, y, z = (_spread(column - (column.min() >> SPAN_BITS << SPAN_BITS)) for column in columns)
     return x << 2 | y << 1 | z
 
 
@@ -92,49 +92,69 @@ def _grid(points: Floats, edge: float) -> NDArray[np.int64]:
 def _out_of_grid(points: Floats, edge: float) -> str:
     """Return what is wrong with the range of sites, or ""."""
     with np.errstate(over="ignore"):
-        low, high = (np.floor(end(axis=0).astype(np.float64) / edge) for end in (points.min, points.max))
-    farthest, span = np.abs([low, high]).max(), (high - low).max() + 1
+        low, high = np.floor(_ends(points) / edge)
+    farthest = max(-low.min(), high.max())
     if farthest > FARTHEST:
         return f"puts a point {farthest:.3g} sites from zero, at most {FARTHEST} are allowed"
+    span = (high - low).max() + 1
     if span > 1 << SPAN_BITS:
         return f"spreads the cloud over {span:.0f} sites along an axis, at most {1 << SPAN_BITS} are allowed"
     return ""
 
 
+def _ends(points: Floats) -> NDArray[np.float64]:
+    """Return the least and the greatest coordinate of each axis, (2, 3)."""
+    return np.array([[column.min() for column in points.T], [column.max() for column in points.T]], np.float64)
+
+
 def _fitting_edge(points: Floats, edge: float, max_sites: int) -> str:
-    """Return an edge that fits, with two digits, found by trying: about the smallest."""
-    wide = np.abs(points).max().astype(np.float64) / FARTHEST, np.ptp(points.astype(np.float64)) / (1 << SPAN_BITS)
-    edge = max(edge, *wide)
+    """Return an edge of two digits that fits, about the smallest above `edge`. It is tried out, not estimated."""
+    low, high = _ends(points)
+    edge = max(edge, np.abs([low, high]).max() / FARTHEST, (high - low).max() / (1 << SPAN_BITS))
     while True:
         text = _round_up(edge)
-        edge = float(text)
+        edge, ratio = float(text), 0.0
         if not _out_of_grid(points, edge):
-            sites = len(np.unique(morton(_grid(points, edge))))
-            if sites <= max_sites:
+            ratio = len(np.unique(morton(_grid(points, edge)))) / max_sites
+            if ratio <= 1:
                 return text
-            edge *= max(math.sqrt(sites / max_sites) * 0.9, 1.0)  # sites of a surface fall with the edge's square
-        edge *= 1.02
+        edge *= max(ratio ** (1 / 3), 1.02)  # sites fall with the edge's cube at most
 
 
 def _round_up(edge: float) -> str:
     """Return the smallest decimal number of two digits that is not below `edge`."""
     unit = 10.0 ** (math.floor(math.log10(edge)) - 1)
-    return f"{math.ceil(edge / unit) * unit:.2g}"
+    return f"{float(f'{math.ceil(edge / unit) * unit:.2g}'):g}"
 
 
 def mean_features(voxels: Voxels, features: NDArray[np.floating]) -> Floats:
-    """Return the mean of the features (N, F) of each site's points, (S, F) float32; sums in float64, in point order."""
-    counts = np.bincount(voxels.point_to_site, minlength=len(voxels.sites))
-    columns = [np.bincount(voxels.point_to_site, column, len(voxels.sites)) / counts for column in features.T]
-    return np.stack(columns, axis=1).astype(np.float32)
+    """Return the mean of the features (N, F) of each site's points, (S, F) float32; sums in float64, in point order.
+
+    Raises CloudError for another shape and for numbers that are not finite.
+    """
+    points, sites = len(voxels.point_to_site), len(voxels.sites)
+    if features.ndim != 2 or len(features) != points:
+        raise CloudError(f"features: expected shape ({points}, F), one row a point, found {features.shape}")
+    if not np.isfinite(features).all():
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        raise CloudError(
+            f"features: {bad} of {points} points have some that are not finite; set those or drop the points"
+        )
+    counts = np.bincount(voxels.point_to_site, minlength=sites)
+    means = np.empty((sites, features.shape[1]), np.float32)
+    for column, values in enumerate(features.T):
+        means[:, column] = np.bincount(voxels.point_to_site, values, sites) / counts
+    return means
 
 
 def majority_labels(voxels: Voxels, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Return the most frequent label of each site's points, (S,) int64, of labels (N,) in 0 .. classes - 1 or IGNORE.
 
     The lowest of equally frequent classes wins; points with IGNORE have no vote; a site without votes gets IGNORE.
-    Raises CloudError for a label outside the classes.
+    Raises CloudError for another shape and for a label outside the classes.
     """
+    if labels.shape != voxels.point_to_site.shape:
+        raise CloudError(f"labels: expected shape {voxels.point_to_site.shape}, one a point, found {labels.shape}")
     strange = labels[(labels != IGNORE) & ((labels < 0) | (labels >= classes))]
     if len(strange):
         raise CloudError(f"label {strange[0]}: expected 0 to {classes - 1}, or {IGNORE} for none")
