@@ -29,7 +29,6 @@ AREAS = tuple(f"Area_{number}" for number in range(1, 7))
 SPLITS = ("train", "test")  # there is no official validation split
 LAYOUT = "expected Area_{1..6}/<room>/<room>.txt and Area_{1..6}/<room>/Annotations/<class>_<number>.txt"
 
-OBJECT = re.compile(r"([A-Za-z]+)_\d+")
 COPY = re.compile(r".* \(\d+\)")  # Area_5/office_36 as published holds `wall_3 (1).txt`, a copy
 SHARE = 0.99  # of a room's points that must be in its objects: below that, objects are missing
 
@@ -101,14 +100,13 @@ def _check_share(room: Path, annotated: int) -> None:
     if not points * SHARE <= annotated <= points / SHARE:
         raise DatasetError(
             f"{room / 'Annotations'}: expected the {points} points of {cloud.name}, found {annotated}; "
-            "the room is half written, fetch it again"
+            "the room is half written or holds more than it should, fetch it again"
         )
 
 
 def _class_of(path: Path) -> int:
     """Return the class that an object's file name says."""
-    match = OBJECT.fullmatch(path.stem)
-    name = match[1] if match else path.stem
+    name = path.stem.partition("_")[0]
     name = COUNTED_AS.get(name, name)
     if name not in CLASSES:
         raise DatasetError(f"{path}: expected <class>_<number>.txt; {unknown('class', name, CLASSES)}")
