@@ -110,15 +110,18 @@ class Rectangle:
 
     def corners(self) -> Doubles:
         """Return (4, 2)."""
-        signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-        return np.asarray(_turn(signs * [self.half_x, self.half_y], self.turn) + [self.x, self.y])  # noqa: RUF005
+        signs, middle = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]), np.array([self.x, self.y])
+        return np.asarray(_turn(signs * [self.half_x, self.half_y], self.turn) + middle)
 
     def meets(self, other: Rectangle) -> bool:
         """Return whether two rectangles overlap: no edge of either separates them."""
+        reach = math.hypot(self.half_x, self.half_y) + math.hypot(other.half_x, other.half_y)
+        if math.hypot(self.x - other.x, self.y - other.y) >= reach:
+            return False
         for one, two in ((self, other), (other, self)):
             relative = np.abs(_turn(two.corners() - [one.x, one.y], -one.turn).mean(axis=0))
-            reach = np.ptp(_turn(two.corners(), -one.turn), axis=0) / 2
-            if (relative >= reach + np.array([one.half_x, one.half_y])).any():
+            half = np.ptp(_turn(two.corners(), -one.turn), axis=0) / 2
+            if (relative >= half + np.array([one.half_x, one.half_y])).any():
                 return False
         return True
 
