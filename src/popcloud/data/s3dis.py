@@ -1,4 +1,4 @@
-"""S3DIS (Armeni et al., CVPR 2016): 271 rooms of six indoor areas, 13 classes, as text.
+"""S3DIS (Armeni et al., CVPR 2016): 272 rooms of six indoor areas, 13 classes, as text.
 
 A room is Area_<n>/<room>/<room>.txt, all its points, and Area_<n>/<room>/Annotations/<class>_<number>.txt, the same
 points object by object; both have lines x y z red green blue. The cloud is put together from the objects, as in
