@@ -74,7 +74,8 @@ def read_tile(path: Path) -> PointCloud:
     Raises DatasetError for a file that is no such tile.
     """
     try:
-        with np.load(path) as file:
+        # A stream of our own: np.load forgets to close a file that it can't read.
+        with path.open("rb") as stream, np.load(stream) as file:
             missing = [name for name in COLUMNS if name not in file]
             if missing:
                 raise _damaged(path, f"expected the arrays {', '.join(COLUMNS)}, found no {', '.join(missing)}")
