@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from official_folders import write_nyu_depth_v2, write_nyu_meta
 from popcloud.cloud import IGNORE
 from popcloud.data.nyu_depth_v2 import CLASSES, cloud_of, load, mapping_of, numbers_of
 from popcloud.errors import DatasetError
-from scene_folders import write_nyu_depth_v2, write_nyu_meta
 
 h5py = pytest.importorskip("h5py")
 savemat = pytest.importorskip("scipy.io").savemat

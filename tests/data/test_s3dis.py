@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from official_folders import write_room, write_s3dis
 from popcloud.data.s3dis import CLASSES, load, read_room
 from popcloud.errors import DatasetError
-from scene_folders import write_room, write_s3dis
 
 OBJECTS = {"chair_1": 7, "ceiling_1": 20, "clutter_10": 3}
 

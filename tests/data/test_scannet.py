@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from official_folders import write_scannet, write_scannet_ply, write_scannet_scene
 from popcloud.cloud import IGNORE
 from popcloud.data.files_ply import write_ply
 from popcloud.data.scannet import CLASSES, LAYOUT, load, read_scene
 from popcloud.errors import CloudError, DatasetError
-from scene_folders import write_scannet, write_scannet_ply, write_scannet_scene
 
 # The benchmark's ids, in its order: kaldir.vc.in.tum.de/scannet_benchmark/documentation
 IDS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39]

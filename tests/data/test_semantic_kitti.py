@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from official_folders import KITTI_IDS, write_scan, write_semantic_kitti
 from popcloud.cloud import IGNORE
 from popcloud.data.semantic_kitti import CLASSES, SEQUENCES, load, read_scan
 from popcloud.errors import CloudError, DatasetError
-from scene_folders import KITTI_IDS, write_scan, write_semantic_kitti
 
 # learning_map of semantic-kitti.yaml, https://github.com/PRBonn/semantic-kitti-api, with its classes from 1.
 LEARNING_MAP = {
