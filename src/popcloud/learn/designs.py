@@ -18,9 +18,11 @@ from popcloud.errors import RecipeError, unknown
 from popcloud.learn.binarizers import REAL
 from popcloud.learn.layers import Layer, activation_of
 from popcloud.learn.maps import TensorPyramid
+from popcloud.learn.shifted import ShiftedConv, hand_shifts
 from popcloud.learn.sparse_layers import ChildMean, NormAct, SparseConv, Unpool
 
 ORDERS = ("norm-last", "norm-first")
+SHIFTS = ("none", "hand", "search")
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,28 @@ class Design:
     shortcuts     around every binary convolution; without them there is no activation either (XNOR-Net: the next
                   sign is the nonlinearity) and no real-valued 1x1
     block_layers  SSC layers in an SSC block; 1 makes the published block counts the host's repetitions
+    shifts        of the convolutions in SSC blocks: "none", plain convolutions; "hand"; "search", which leaves them at
+                  zero until a search
+    groups, candidates, separate_kernels   as in ShiftedConv; all widths are multiples of the first
+    hand_rule     "faces" or "corners", as in hand_shifts
     """
 
     binarizer: str = "react"
     order: str = "norm-last"
     shortcuts: bool = True
     block_layers: int = 1
+    shifts: str = "none"
+    groups: int = 4
+    candidates: str = "all"
+    separate_kernels: bool = False
+    hand_rule: str = "faces"
 
     def __post_init__(self) -> None:
-        """Raise RecipeError for an unknown order or an empty block."""
+        """Raise RecipeError for an unknown order or kind of shifts, or an empty block."""
         if self.order not in ORDERS:
             raise RecipeError(unknown("order", self.order, ORDERS))
+        if self.shifts not in SHIFTS:
+            raise RecipeError(unknown("kind of shifts", self.shifts, SHIFTS))
         if self.block_layers < 1:
             raise RecipeError(f"block_layers: expected at least 1, found {self.block_layers}")
 
@@ -62,11 +75,22 @@ class Design:
     @property
     def size(self) -> int:
         """Return how wide a neighbourhood the network's pyramid must have: 3 or 5."""
-        return 3
+        return 3 if self.shifts == "none" else 5
 
     def conv(self, inputs: int, outputs: int, kind: str, level: int) -> SparseConv:
-        """Return a convolution with what comes after it."""
-        return SparseConv(inputs, outputs, kind=kind, level=level, **self.after)
+        """Return a convolution with what comes after it; the submanifold ones are those of SSC blocks."""
+        if kind != "same" or self.shifts == "none":
+            return SparseConv(inputs, outputs, kind=kind, level=level, **self.after)
+        return ShiftedConv(
+            inputs,
+            outputs,
+            level=level,
+            groups=self.groups,
+            candidates=self.candidates,
+            separate_kernels=self.separate_kernels,
+            shifts=hand_shifts(self.hand_rule, self.groups) if self.shifts == "hand" else None,
+            **self.after,
+        )
 
     @property
     def after(self) -> dict[str, Any]:
@@ -93,6 +117,8 @@ VARIANTS = {
     "bireal": Design("bireal"),
     "react": Design(),
     "baseline": Design(),
+    "manual": Design(shifts="hand"),
+    "net": Design(shifts="search"),
 }
 
 

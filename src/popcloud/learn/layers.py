@@ -184,11 +184,20 @@ class Layer(Weighted):
 
     binarizer   a name in BINARIZERS, or "real"
     activation  "none", "relu", "hardtanh" or "rprelu"
-    norm        without it the layer has a bias, if its binarizer wants one
+    norm        without it the layer has a bias, if its binarizer wants one and `bias` allows it
     """
 
-    def __init__(self, inputs: int, outputs: int, *, binarizer: str, activation: str = "none", norm: bool = True):
-        super().__init__(inputs, outputs, binarizer=binarizer, norm=norm)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        binarizer: str,
+        activation: str = "none",
+        norm: bool = True,
+        bias: bool = True,
+    ):
+        super().__init__(inputs, outputs, binarizer=binarizer, norm=norm, bias=bias)
         self.activation = make_activation(activation, outputs)
 
     def forward(self, x: Tensor) -> Tensor:

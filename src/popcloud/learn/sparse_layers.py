@@ -52,10 +52,15 @@ class SparseConv(Weighted):
         self.kind, self.level, self.offsets = kind, level, OFFSETS[kind]
         self.activation = make_activation(activation, outputs)
 
+    @property
+    def exact(self) -> bool:
+        """Return whether eval mode computes with bare signs."""
+        return True
+
     def forward(self, x: Tensor, *shortcut_at: Any) -> Tensor:
         """x (sites, inputs), perhaps a shortcut (sites, outputs), at -> (sites, outputs)."""
         *shortcut, at = shortcut_at
-        if self.training:
+        if self.training or not self.exact:
             seen = x if self.binarizer is None else self.binarizer.inputs_signs(x)
             z = self.convolve(seen, self.trained_weight(), at)
             return self.joined(z if self.norm is None else self.norm(z), *shortcut)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn.backbones.fcn import Fcn
 from popcloud.learn.backbones.pointnet import PointNet
 from popcloud.learn.backbones.unet import UNet
 from popcloud.learn.designs import design_of
@@ -20,6 +21,8 @@ BACKBONES = {
 SCENE_BACKBONES = {
     "unet_s": partial(UNet, width=16, blocks=1),
     "unet_h": partial(UNet, width=32, blocks=2),
+    "fcn_s": partial(Fcn, width=16, blocks=1),
+    "fcn_h": partial(Fcn, width=24, blocks=2),
 }
 
 
