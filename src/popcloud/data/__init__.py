@@ -26,6 +26,17 @@ SCENES: dict[str, Callable[..., SceneSet]] = {
     "semantic_kitti": semantic_kitti.load,
 }
 
+# The splits of each whose labels are public: what can be learnt from, chosen by and measured on.
+LABELLED_SPLITS: dict[str, tuple[str, ...]] = {
+    "rooms": ("train", "val", "test"),
+    "ign_lidarhd_dense": ign_lidarhd.SPLITS,
+    "ign_lidarhd_sparse": ign_lidarhd.SPLITS,
+    "scannet": ("train", "val"),
+    "nyu_depth_v2": tuple(nyu_depth_v2.SPLITS),
+    "s3dis": s3dis.SPLITS,
+    "semantic_kitti": ("train", "val"),
+}
+
 
 def dataset(name: str) -> Callable[..., CloudSet]:
     """Return the loader called `name`. Raises DatasetError that lists the valid names."""

@@ -6,6 +6,8 @@ The record is the value of the key "popcloud" in the file's metadata:
     digest     blake2b-16 over the record without this key, and every tensor's name and bytes in order of name
     recipe     the run's Recipe, as plain values
     classes    class names, in order
+    features   of scenes: names of the data set's feature columns
+    stage      of scenes: what the network was in, see popcloud.learn.scenes.network
     epoch      how many epochs it was trained for
     metrics    what was measured then, by name
     ...        in `last` what a run needs to go on, see popcloud.learn.run
@@ -19,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,9 @@ from torch import Tensor, nn
 
 from popcloud.errors import CheckpointError, FileError, RecipeError
 from popcloud.learn import backbones
-from popcloud.learn.recipe import Recipe, parse
+from popcloud.learn.scenes import network
+from popcloud.learn.scenes.recipe import SceneRecipe
+from popcloud.learn.tasks import AnyRecipe, parse
 
 FORMAT = 1
 LAST = "last.safetensors"
@@ -45,16 +50,18 @@ Record = dict[str, Any]
 class Trained:
     """A network as training left it.
 
-    model    in eval mode, on the CPU
-    epoch    how many epochs it was trained for
-    metrics  what was measured then, by name: of the best network "validation"
+    model     in eval mode, on the CPU
+    epoch     how many epochs it was trained for
+    metrics   what was measured then, by name: of the best network "validation"
+    features  of scenes: the names of the data set's feature columns
     """
 
     model: nn.Module
-    recipe: Recipe
+    recipe: Any
     classes: tuple[str, ...]
     epoch: int
     metrics: dict[str, float]
+    features: tuple[str, ...] = ()
 
 
 def load(path: str | Path) -> Trained:
@@ -64,14 +71,21 @@ def load(path: str | Path) -> Trained:
     """
     file = find(Path(path))
     tensors, record = read(file)
-    recipe, classes = recipe_of(file, record), tuple(record["classes"])
-    model = build(recipe, len(classes))
+    recipe, classes, features = recipe_of(file, record), tuple(record["classes"]), tuple(record.get("features", ()))
+    model = build(recipe, len(classes), features, record.get("stage"))
     load_model(model, tensors, file)
-    return Trained(model.eval(), recipe, classes, int(record["epoch"]), dict(record["metrics"]))
+    return Trained(model.eval(), recipe, classes, int(record["epoch"]), dict(record["metrics"]), features)
 
 
-def build(recipe: Recipe, classes: int) -> nn.Module:
-    """Return the recipe's network with fresh weights."""
+def build(
+    recipe: AnyRecipe, classes: int, features: tuple[str, ...] = (), stage: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return the recipe's network with fresh weights.
+
+    features, stage  of scenes: as the record has them; without a stage the network is as at the end of its training
+    """
+    if isinstance(recipe, SceneRecipe):
+        return network.build(recipe, classes, features, stage)
     return backbones.build(
         recipe.backbone, classes=classes, binarizer=recipe.binarizer, pool=recipe.pool, points=recipe.points
     )
@@ -87,7 +101,7 @@ def find(path: Path) -> Path:
     raise CheckpointError(f"{path}: no checkpoint; expected {expected}; make one with popcloud train")
 
 
-def recipe_of(path: Path, record: Record) -> Recipe:
+def recipe_of(path: Path, record: Record) -> AnyRecipe:
     """Return the recipe in a record. Raises CheckpointError if this version can't carry it out."""
     try:
         return parse(record["recipe"], "its recipe")

@@ -72,7 +72,7 @@ class Bar:
     def epoch(self, line: dict[str, Any]) -> None:
         """Show the validation accuracy of the last epoch and of the best."""
         if "validation" in line:
-            text = f"validation {line['validation']:.1%} (best {line['best']:.1%})"
+            text = f"{line.get('stage', '')} validation {line['validation']:.1%} (best {line['best']:.1%})".lstrip()
             self.bar.update(self.task, validation=text)
 
     def close(self) -> None:
@@ -100,8 +100,9 @@ class Lines:
         done = line["epoch"]
         left = (time.monotonic() - self.began) / max(done - self.first, 1) * (self.epochs - done)
         checked = f"  validation {line['validation']:.1%} (best {line['best']:.1%})" if "validation" in line else ""
+        stage = f"  {line['stage']}" if "stage" in line else ""
         print(
-            f"epoch {done}/{self.epochs}  loss {line['loss']:.3f}  train {line['train']:.1%}{checked}"
+            f"epoch {done}/{self.epochs}{stage}  loss {line['loss']:.3f}  train {line['train']:.1%}{checked}"
             f"  {line['seconds']:.0f} s  {clock(left)} left",
             file=self.stream,
             flush=True,

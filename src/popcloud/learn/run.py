@@ -1,7 +1,8 @@
-"""A run in progress: its clouds, its network, its place, and how all of it is saved and found again."""
+"""A run in progress: its data, its network, its place, and how all of it is saved and found again."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from popcloud.errors import CheckpointError, RecipeError, TrainingError
 from popcloud.learn import batches, checkpoint
 from popcloud.learn.layers import initialise, weight_signs
 from popcloud.learn.recipe import Augmentation, Recipe, differing
+from popcloud.learn.stop import Stopped
 
 MAY_DIFFER = {"root", "tensorboard", "save_every"}  # fields that a resumed run may change: they leave the weights alone
 SIGNS = "signs."  # prefix of the tensors in `last` that hold the weights' signs at the start of the epoch
@@ -35,8 +37,9 @@ class Place:
     """Where a run stands, in plain values.
 
     epoch, batch         finished epochs, and finished batches of the next one
-    loss, right, clouds  sums over those batches
-    best, best_epoch     highest validation accuracy, and after how many epochs it was first reached
+    loss, right, clouds  sums over those batches; of scenes it is their labelled sites that are counted, not clouds
+    best, best_epoch     highest validation accuracy (of scenes: mean IoU, in the present stage), and after how many
+                         epochs it was first reached
     threads              with another number the sums of floats would round differently
     """
 
@@ -61,15 +64,18 @@ class Place:
 
 @dataclass
 class Run:
-    """All that training changes, and what it reads.
+    """All that training changes, and what it reads; of any kind of recipe.
 
+    data   what is learnt from, as the recipe's kind has it
+    about  what the record of every checkpoint says besides the recipe: the classes, and what its kind needs
     signs  of the binary weights when the epoch began, by layer
     saved  the (epoch, batch) of `last`
     """
 
-    recipe: Recipe
+    recipe: Any
     out: Path
-    data: Data
+    data: Any
+    about: dict[str, Any]
     model: nn.Module
     optimizer: torch.optim.Optimizer
     place: Place
@@ -80,10 +86,6 @@ class Run:
     def last(self) -> Path:
         """Return the path of the file that holds this run's state."""
         return self.out / checkpoint.LAST
-
-    def rows(self) -> list[batches.Rows]:
-        """Return the clouds of each batch of the current epoch."""
-        return batches.order(len(self.data.training), self.recipe.batch, self.recipe.seed, self.place.epoch)
 
     def save(self) -> None:
         """Write `last`. Raises TrainingError, and leaves it as it was, if a weight is not finite."""
@@ -97,15 +99,14 @@ class Run:
         checkpoint.write(self.last, tensors, self.record(self.place.epoch, {}) | state)
         self.saved = (self.place.epoch, self.place.batch)
 
-    def save_best(self, metrics: dict[str, float]) -> None:
+    def save_best(self, metrics: dict[str, float], name: str = checkpoint.BEST) -> None:
         """Write `best`: the network alone, as it is after the epoch that just ended."""
         record = self.record(self.place.epoch + 1, metrics)
-        checkpoint.write(self.out / checkpoint.BEST, checkpoint.model_tensors(self.model), record)
+        checkpoint.write(self.out / name, checkpoint.model_tensors(self.model), record)
 
     def record(self, epoch: int, metrics: dict[str, float]) -> dict[str, Any]:
         """Return what every checkpoint's record has."""
-        recipe = self.recipe.model_dump(mode="json")
-        return {"recipe": recipe, "classes": self.data.training.classes, "epoch": epoch, "metrics": metrics}
+        return {"recipe": self.recipe.model_dump(mode="json"), **self.about, "epoch": epoch, "metrics": metrics}
 
     def where(self) -> str:
         """Return the place in words, counted from 1."""
@@ -117,6 +118,18 @@ class Run:
             f"try a smaller lr (now {self.optimizer.param_groups[0]['lr']:.3g}), a larger batch, or another seed; "
             f"{self.last} holds the last good state, after {self.saved[0]} epochs and {self.saved[1]} batches"
         )
+
+    def stopped(self) -> Stopped:
+        """Return the error that ends a run which was asked to stop."""
+        epochs, steps = self.saved
+        return Stopped(
+            f"stopped; saved after {epochs} epochs and {steps} batches in {self.out}; resume to go on from there"
+        )
+
+
+def rows(run: Run) -> list[batches.Rows]:
+    """Return the clouds of each batch of the current epoch."""
+    return batches.order(len(run.data.training), run.recipe.batch, run.recipe.seed, run.place.epoch)
 
 
 def load_split(recipe: Recipe, split: str) -> CloudSet:
@@ -159,43 +172,53 @@ def make_batch(recipe: Recipe, clouds: CloudSet, rows: batches.Rows, epoch: int,
 
 def begin(recipe: Recipe, out: Path) -> Run:
     """Return the run in `out`: as its `last` left it, or fresh (and saved) if there is none yet."""
-    last = out / checkpoint.LAST
-    found = checkpoint.read(last) if last.exists() else None
-    if found is not None:
-        _check_recipe(recipe, checkpoint.recipe_of(last, found[1]), last)
+    found = read_last(recipe, out, MAY_DIFFER)
     data = load_data(recipe)
     model = checkpoint.build(recipe, len(data.training.classes)).to(recipe.device)
-    if found is not None:
-        return _restored(recipe, out, data, model, *found)
-    first = batches.order(len(data.training), recipe.batch, recipe.seed, 0)[0]
-    initialise(model, make_batch(recipe, data.training, first, 0, 0)[0])
-    run = Run(recipe, out, data, model, make_optimizer(recipe, model), Place(), weight_signs(model))
-    run.save()
+    if found is None:
+        first = batches.order(len(data.training), recipe.batch, recipe.seed, 0)[0]
+        initialise(model, make_batch(recipe, data.training, first, 0, 0)[0])
+    about = {"classes": data.training.classes}
+    run = Run(recipe, out, data, about, model, make_optimizer(recipe, model), Place(), weight_signs(model))
+    if found is None:
+        run.save()
+    else:
+        restore(run, *found)
     return run
 
 
-def _check_recipe(recipe: Recipe, made: Recipe, last: Path) -> None:
-    """Raise RecipeError if `recipe` is not the one that made `last`."""
-    changed = [name for name in differing(made, recipe) if name not in MAY_DIFFER]
+def read_last(recipe: Any, out: Path, may_differ: set[str]) -> tuple[checkpoint.Tensors, checkpoint.Record] | None:
+    """Return what `last` holds, None if there is none yet.
+
+    Raises RecipeError if `recipe` is not the one that made it, but for the fields in `may_differ`.
+    """
+    last = out / checkpoint.LAST
+    if not last.exists():
+        return None
+    tensors, record = checkpoint.read(last)
+    made = checkpoint.recipe_of(last, record)
+    other = ["task"] if made.task != recipe.task else differing(made, recipe)
+    changed = [name for name in other if name not in may_differ]
     if changed:
         raise RecipeError(
             f"{last}: made by another recipe, different in {', '.join(changed)}; "
             f"resume with the recipe beside it, or train into another folder"
         )
+    return tensors, record
 
 
-def _restored(
-    recipe: Recipe, out: Path, data: Data, model: nn.Module, tensors: checkpoint.Tensors, record: checkpoint.Record
-) -> Run:
-    """Return the run that `last` holds."""
-    last = out / checkpoint.LAST
-    if tuple(record["classes"]) != data.training.classes:
-        raise CheckpointError(f"{last}: trained on other classes than the data set has now; train into another folder")
-    checkpoint.load_model(model, tensors, last)
-    optimizer = make_optimizer(recipe, model)
-    checkpoint.load_optimizer(optimizer, tensors, record["optimizer"])
-    checkpoint.load_rng(tensors, torch.device(recipe.device))
-    place = Place(**record["place"])
-    torch.set_num_threads(place.threads)
-    signs = {name.removeprefix(SIGNS): t.to(recipe.device) for name, t in tensors.items() if name.startswith(SIGNS)}
-    return Run(recipe, out, data, model, optimizer, place, signs, saved=(place.epoch, place.batch))
+def restore(run: Run, tensors: checkpoint.Tensors, record: checkpoint.Record) -> None:
+    """Put back what `last` holds into a run whose network and optimiser are those that were saved."""
+    for name, value in run.about.items():
+        if json.loads(json.dumps(value)) != record[name]:
+            raise CheckpointError(
+                f"{run.last}: trained with other {name} than the data set has now; train into another folder"
+            )
+    checkpoint.load_model(run.model, tensors, run.last)
+    checkpoint.load_optimizer(run.optimizer, tensors, record["optimizer"])
+    checkpoint.load_rng(tensors, torch.device(run.recipe.device))
+    run.place = Place(**record["place"])
+    torch.set_num_threads(run.place.threads)
+    signs = {name.removeprefix(SIGNS): t for name, t in tensors.items() if name.startswith(SIGNS)}
+    run.signs = {name: t.to(run.recipe.device) for name, t in signs.items()}
+    run.saved = (run.place.epoch, run.place.batch)

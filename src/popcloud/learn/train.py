@@ -31,8 +31,8 @@ from popcloud.learn.layers import after_step, positive_shares, set_progress, wei
 from popcloud.learn.metrics import evaluate
 from popcloud.learn.progress import Reporter, Silent
 from popcloud.learn.recipe import Recipe
-from popcloud.learn.run import Run, begin, make_batch
-from popcloud.learn.stop import Stopped, interrupts
+from popcloud.learn.run import Run, begin, make_batch, rows
+from popcloud.learn.stop import interrupts
 
 __all__ = ["RECIPE", "RESULT", "Result", "learning_rate", "train"]
 
@@ -84,7 +84,7 @@ def train(
             _epochs(run, reporter, lambda: pressed() or (stop is not None and stop()))
             return _finish(run)
         except KeyboardInterrupt:  # a second Ctrl-C, or one where we could install no handler: `last` is still whole
-            raise _stopped(run) from None
+            raise run.stopped() from None
         finally:
             reporter.close()
 
@@ -100,7 +100,7 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 def _epochs(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> None:
     """Train until the last epoch is done or `stopped` says True."""
-    place, steps = run.place, len(run.rows())
+    place, steps = run.place, len(rows(run))
     log = journal.Journal(run.out, keep=place.epoch, tensorboard=run.recipe.tensorboard)
     reporter.start(run.recipe.epochs, steps, place.epoch * steps + place.batch)
     try:
@@ -123,24 +123,24 @@ def _train_epoch(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> N
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(recipe, place.epoch)
     run.model.train()
-    rows = run.rows()
-    while place.batch < len(rows):
+    steps = rows(run)
+    while place.batch < len(steps):
         began = time.monotonic()
-        _step(run, rows[place.batch])
+        _step(run, steps[place.batch])
         place.batch += 1
         place.epoch_seconds += time.monotonic() - began
         reporter.batch(place.epoch, place.batch - 1, place.loss / place.clouds, place.right / place.clouds)
         if stopped():
             run.save()
-            raise _stopped(run)
+            raise run.stopped()
         if recipe.save_every and place.batch % recipe.save_every == 0:
             run.save()
 
 
-def _step(run: Run, rows: Any) -> None:
-    """Take one step on the training clouds at `rows` and count what the network answered."""
+def _step(run: Run, clouds: Any) -> None:
+    """Take one step on the training clouds at these rows and count what the network answered."""
     place, recipe, network = run.place, run.recipe, cast(Any, run.model)
-    x, labels = make_batch(recipe, run.data.training, rows, place.epoch, place.batch)
+    x, labels = make_batch(recipe, run.data.training, clouds, place.epoch, place.batch)
     logits, penalty = network.loss_terms(x)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     loss = loss + recipe.transform_penalty * penalty
@@ -151,9 +151,9 @@ def _step(run: Run, rows: Any) -> None:
     loss.backward()
     run.optimizer.step()
     after_step(run.model)
-    place.loss += value * len(rows)
+    place.loss += value * len(clouds)
     place.right += int((logits.detach().argmax(dim=1) == labels).sum())
-    place.clouds += len(rows)
+    place.clouds += len(clouds)
 
 
 def _close_epoch(run: Run) -> dict[str, Any]:
@@ -196,12 +196,6 @@ def _line(run: Run, checked: dict[str, float], shares: dict[str, float]) -> dict
         "flipped": {name: float((signs != run.signs[name]).float().mean()) for name, signs in now.items()},
         "positive": shares,
     }
-
-
-def _stopped(run: Run) -> Stopped:
-    """Return the error that ends a run which was asked to stop."""
-    epochs, steps = run.saved
-    return Stopped(f"stopped; saved after {epochs} epochs and {steps} batches in {run.out}; resume to go on from there")
 
 
 def _finish(run: Run) -> Result:

@@ -1,0 +1,1 @@
+"""Training on scenes: a class per point, by networks of sparse convolutions, in stages."""
