@@ -14,7 +14,7 @@
 namespace popcloud {
 namespace {
 
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 1, kGridVersion = 2;  // of a network without a plan, and of one on a voxel grid
 constexpr uint32_t kMostPoints = 1u << 24, kMostChannels = 1u << 24;
 
 struct Header {
@@ -22,23 +22,23 @@ struct Header {
   uint32_t version, checksum;
   uint64_t file_bytes;
   uint32_t points, normalize;
-  uint32_t value_count, step_count, blob_count, class_count, meta_count, reserved_a;
+  uint32_t value_count, step_count, blob_count, class_count, meta_count, feature_count;
   uint64_t values_offset, steps_offset, blobs_offset;
-  uint64_t names_offset, names_bytes, meta_offset, meta_bytes, data_offset, reserved_b;
+  uint64_t names_offset, names_bytes, meta_offset, meta_bytes, data_offset, reserved_a;
   char plan_name[16];
   int32_t plan_integers[8];
-  float plan_floats[8];
-  uint8_t reserved_c[48];
+  double plan_floats[4];
+  uint8_t reserved_b[48];
 };
 struct ValueRecord {
-  uint32_t kind, rows, channels, reserved;
+  uint32_t kind, rows, channels, level;
 };
 struct StepRecord {
   uint32_t op;
   int32_t inputs[4], output;
   uint32_t activation;
   int32_t blobs[6];
-  uint32_t reserved[3];
+  uint32_t more[3];  // further outputs
 };
 struct BlobRecord {
   uint64_t offset, bytes;
@@ -149,9 +149,9 @@ class Reader {
     Header header{};
     std::memcpy(&header, data, std::min(size, sizeof header));
     if (size < 12) fail("truncated: " + std::to_string(size) + " bytes are left; copy or pack it again");
-    if (header.version > kVersion)
-      fail("newer version: " + std::to_string(header.version) + ", this engine reads " +
-           std::to_string(kVersion) + "; update popcloud or pack the checkpoint again");
+    if (header.version > kGridVersion)
+      fail("newer version: " + std::to_string(header.version) + ", this engine reads up to " +
+           std::to_string(kGridVersion) + "; update popcloud or pack the checkpoint again");
     if (header.version == 0) fail("damaged: version 0 does not exist; copy or pack it again");
     if (size < sizeof header)
       fail("truncated: expected a header of 256 bytes, found " + std::to_string(size) +
@@ -168,11 +168,15 @@ class Reader {
     const Header& h = header_;
     require(h.points <= kMostPoints, "points is " + std::to_string(h.points) + ", at most 2^24 is allowed");
     require(h.normalize <= 1, "normalize is " + std::to_string(h.normalize) + ", expected 0 or 1");
-    require(h.reserved_a == 0 && h.reserved_b == 0 && all_zero(h.reserved_c, sizeof h.reserved_c),
-            "a reserved byte of the header is not 0");
-    const char none[16] = "none";
-    require(std::memcmp(h.plan_name, none, sizeof none) == 0 && all_zero(h.plan_integers, 32) &&
-                all_zero(h.plan_floats, 32),
+    const char none[16] = "none", grid[16] = "grid";
+    if (h.version == kGridVersion && std::memcmp(h.plan_name, grid, sizeof grid) == 0)
+      throw Error(Fault::kEngine, path_ +
+                                      ": a network on a voxel grid, which the engine does not run; "
+                                      "choose kernels 'reference'");
+    require(h.feature_count == 0 && h.reserved_a == 0 && all_zero(h.reserved_b, sizeof h.reserved_b),
+            "a byte of the header that says nothing is not 0");
+    require(h.version == kVersion && std::memcmp(h.plan_name, none, sizeof none) == 0 &&
+                all_zero(h.plan_integers, 32) && all_zero(h.plan_floats, 32),
             "the geometry plan is not `none`");
   }
 
@@ -260,7 +264,7 @@ class Reader {
     program_.normalize = header_.normalize ? "unit_sphere" : "none";
     for (size_t i = 0; i < header_.value_count; ++i) {
       ValueRecord r = record<ValueRecord>(header_.values_offset, i);
-      require(r.kind <= 1 && r.rows <= 1 && r.channels >= 1 && r.channels <= kMostChannels && r.reserved == 0,
+      require(r.kind <= 1 && r.rows <= 1 && r.channels >= 1 && r.channels <= kMostChannels && r.level == 0,
               "value " + value_names_[i] + " is of no known kind");
       program_.values.push_back(
           {value_names_[i], static_cast<Kind>(r.kind), static_cast<Rows>(r.rows), r.channels});
@@ -283,7 +287,7 @@ class Reader {
     auto is_value = [&](int32_t v) { return v >= 0 && static_cast<uint32_t>(v) < header_.value_count; };
     require(r.op >= 1 && r.op <= 14, name + " has the unknown op " + std::to_string(r.op));
     require(r.activation <= 2, name + " has the unknown activation " + std::to_string(r.activation));
-    require(all_zero(r.reserved, sizeof r.reserved), "a reserved byte of " + name + " is not 0");
+    require(all_zero(r.more, sizeof r.more), name + " has more than one output");
     Step step{static_cast<Op>(r.op), static_cast<Activation>(r.activation), {}, 0, {}};
     size_t inputs = 0, blobs = 0;
     for (; inputs < 4 && r.inputs[inputs] != -1; ++inputs) {

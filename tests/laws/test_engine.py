@@ -13,10 +13,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from grid_programs import every_grid_op
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError, EngineError, FileError
-from popcloud.packed.file import encode, read
+from popcloud.packed.file import encode, read, write
 from popcloud.packed.layout import checksum
 from popcloud.packed.program import Activation, Kind, Op, Program, Rows
 from popcloud.runtime import reference
@@ -238,8 +239,14 @@ def test_truncated_and_flipped_files_are_refused(data, tmp_path, rng):
         assert "truncated" in refused(tmp_path / "a", data[:size]) or size < 8
     for at in [*range(16), *rng.integers(16, len(data), 100)]:
         refused(tmp_path / "a", data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
-    assert "newer version: 2" in refused(tmp_path / "a", data[:8] + b"\2" + data[9:])
+    assert "newer version: 3" in refused(tmp_path / "a", data[:8] + b"\3" + data[9:])
     assert "not a model file" in refused(tmp_path / "a", b"PK" + data)
+
+
+def test_network_on_a_grid_is_refused_with_the_way_out(tmp_path):
+    write(every_grid_op(0), tmp_path / "grid.popc")
+    with pytest.raises(EngineError, match=r"grid.popc: a network on a voxel grid.*choose kernels 'reference'$"):
+        engine.Engine(tmp_path / "grid.popc")
 
 
 # Half of the damage goes to the tables at the front: most bytes are constants.

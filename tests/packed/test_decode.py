@@ -32,12 +32,12 @@ def with_record(data: bytes, table: str, index: int, field: str, value: object) 
 
 
 def test_newer_version_is_named_even_if_the_rest_is_foreign():
-    with pytest.raises(FileError, match=r"newer version: expected version 1, found 2.*update"):
-        decode(DATA[:8] + b"\2\0\0\0" + DATA[12:100])
+    with pytest.raises(FileError, match=r"newer version: expected version 1 to 2, found 3.*update"):
+        decode(DATA[:8] + b"\3\0\0\0" + DATA[12:100])
 
 
 def test_version_zero_is_damage():
-    with pytest.raises(FileError, match="damaged: expected version 1, found 0"):
+    with pytest.raises(FileError, match="damaged: expected version 1 to 2, found 0"):
         decode(DATA[:8] + bytes(4) + DATA[12:])
 
 
@@ -73,7 +73,7 @@ def test_flipped_bit_is_called_damaged():
         ("class_count", 0),
         ("class_count", 4),
         ("meta_count", 2),
-        ("reserved_a", 1),
+        ("feature_count", 1),
         ("values_offset", 320),
         ("steps_offset", 0),
         ("names_bytes", 2**64 - 1),
@@ -82,12 +82,13 @@ def test_flipped_bit_is_called_damaged():
         ("meta_bytes", 2**63),
         ("meta_bytes", 1),
         ("data_offset", 2**64 - 64),
-        ("reserved_b", 1),
+        ("reserved_a", 1),
+        ("version", 2),
         ("plan_name", b"grid"),
         ("plan_name", b"none\0x"),
         ("plan_integers", 1),
         ("plan_floats", -0.0),
-        ("reserved_c", 1),
+        ("reserved_b", 1),
     ],
 )
 def test_wrong_header_with_the_right_checksum_is_inconsistent(field, value):
@@ -120,11 +121,14 @@ def test_meta_length_beyond_the_section_is_inconsistent():
     ("table", "index", "field", "value", "words"),
     [
         ("values", 1, "kind", 2, "kind of 'pool_mean_1'"),
-        ("values", 1, "rows", 2, "rows of 'pool_mean_1'"),
+        ("values", 1, "rows", 3, "rows of 'pool_mean_1'"),
+        ("values", 1, "rows", 2, "rows of value 1 'pool_mean_1'"),
         ("values", 1, "channels", 0, "channels of value 1"),
-        ("values", 1, "reserved", 1, "values: expected zeros"),
+        ("values", 1, "level", 1, "level of value 1"),
         ("steps", 2, "op", 0, "op of step 2"),
-        ("steps", 2, "op", 15, "op of step 2"),
+        ("steps", 2, "op", 21, "op of step 2"),
+        ("steps", 2, "op", 15, "blobs of step 2"),
+        ("steps", 2, "op", 20, "step 2 .ADD.*: expected an op for clouds"),
         ("steps", 2, "inputs", [0, -1, 2, -1], "inputs of step 2: expected -1 after the last"),
         ("steps", 2, "inputs", [0, 2, -1, -2], "inputs of step 2: expected -1 after the last"),
         ("steps", 2, "inputs", [0, 2, 0, 0], "inputs of step 2 .*expected 2, found 4"),
@@ -133,14 +137,15 @@ def test_meta_length_beyond_the_section_is_inconsistent():
         ("steps", 1, "blobs", [0, -1, -1, -1, -1, -1], "blobs of step 1"),
         ("steps", 1, "blobs", [1, 0, -1, -1, -1, -1], "blobs of step 1"),
         ("steps", 1, "blobs", [0, 1, 2, -1, -1, -1], "blobs of step 1"),
-        ("steps", 2, "reserved", 1, "steps: expected zeros"),
+        ("steps", 2, "more", [0, 1, 0], "outputs of step 2: expected 0 after the last"),
+        ("steps", 2, "more", [5, 0, 0], "outputs of step 2 .*expected 1 to 1"),
         ("blobs", 0, "offset", 0, "blob 0: .* at 0"),
         ("blobs", 0, "bytes", 4, "blob 0: .*found 4 at"),
         ("blobs", 0, "dtype", 0, "blob 0: expected dtype"),
-        ("blobs", 0, "dtype", 4, "blob 0: expected dtype"),
-        ("blobs", 0, "ndim", 0, "blob 0: expected dtype 1 to 3, 1 or 2"),
-        ("blobs", 0, "ndim", 3, "blob 0: expected dtype 1 to 3, 1 or 2"),
-        ("blobs", 0, "shape", [3, 9, 1, 0], "blob 0: expected dtype 1 to 3, 1 or 2"),
+        ("blobs", 0, "dtype", 5, "blob 0: expected dtype"),
+        ("blobs", 0, "ndim", 0, "blob 0: expected dtype 1 to 4, 1 or 2"),
+        ("blobs", 0, "ndim", 3, "blob 0: expected dtype 1 to 4, 1 or 2"),
+        ("blobs", 0, "shape", [3, 9, 1, 0], "blob 0: expected dtype 1 to 4, 1 or 2"),
         ("blobs", 0, "shape", [0, 9, 0, 0], "blob 0: expected sizes"),
         ("blobs", 0, "shape", [1 << 25, 9, 0, 0], "blob 0: expected sizes"),
         ("blobs", 0, "shape", [9, 3, 0, 0], "weight of step 1"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from popcloud.packed.layout import BLOB, HEADER, STEP, VALUE, checksum, sections
-from popcloud.packed.program import BLOBS, Op
+from popcloud.packed.program import BLOBS, GRID_OPS, OPTIONAL, Op
 from popcloud.packed.validate import BINARY, POOLED, TO_BITS
 
 FORMAT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -42,10 +42,12 @@ def test_ops_are_as_the_page_says():
     for name, number, inputs, output, blobs in rows("Steps and their blobs"):
         op = Op[name]
         assert op == int(number)
-        assert inputs.startswith("BITS" if op in BINARY else "FLOAT")
+        assert inputs.startswith("BITS" if op in BINARY or op is Op.BINARY_SPARSE_CONV else "FLOAT")
         assert output.startswith("BITS" if op in TO_BITS else "FLOAT")
+        assert output.endswith("SITES") == (op in GRID_OPS)
         assert output.endswith("CLOUD") == (op in POOLED)
-        assert tuple(re.findall(r"(\w+) (?:f32|i32|u64)", blobs)) == BLOBS[op]
+        assert tuple(re.findall(r"(\w+) (?:f32|i32|u64|i8)", blobs)) == BLOBS[op]
+        assert set(re.findall(r"\[(\w+)", blobs)) == OPTIONAL & set(BLOBS[op])
     assert len(rows("Steps and their blobs")) == len(Op)
 
 
@@ -59,5 +61,5 @@ def test_checksum_is_zlibs_and_skips_itself():
 
 
 def test_sections_follow_each_other_on_multiples_of_64():
-    starts = sections(values=5, blobs=2, names_bytes=65, meta_bytes=0)
+    starts = sections(values=5, steps=4, blobs=2, names_bytes=65, meta_bytes=0)
     assert starts == {"values": 256, "steps": 384, "blobs": 640, "names": 768, "meta": 896, "data": 896}

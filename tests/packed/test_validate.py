@@ -12,10 +12,10 @@ from popcloud.cloud import NORMALIZATIONS
 from popcloud.errors import FileError
 from popcloud.packed.program import BLOBS, Activation, Kind, Op, Rows, Value
 from popcloud.packed.validate import ACTIVATED, BINARY, LIMIT, NORMALIZE, validate
-from programs import every_op, programs
+from programs import PLAIN_OPS, every_op, programs
 
-INTEGERS = [(op, "weight") for op in BINARY] + [(op, "limit") for op in Op]
-FLOATS = [(op, name) for op in Op for name in BLOBS[op] if (op, name) not in INTEGERS]
+INTEGERS = [(op, "weight") for op in BINARY] + [(op, "limit") for op in PLAIN_OPS]
+FLOATS = [(op, name) for op in PLAIN_OPS for name in BLOBS[op] if (op, name) not in INTEGERS]
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def test_normalizations_are_those_of_the_cloud():
         ({"meta": {"": "x"}}, "meta key"),
         ({"meta": {"x": "\udc00"}}, "meta text of 'x'"),
         ({"steps": ()}, "steps: expected one for each"),
+        ({"features": ("red",)}, "features: expected none without a plan"),
         ({"values": ()}, "values: "),
     ],
 )
@@ -130,7 +131,7 @@ def test_output_is_a_value_not_written_yet(program, output):
     refused(with_step(program, Op.TRANSFORM, output=output), f"output of step 2 .TRANSFORM.: .*value {output}")
 
 
-@pytest.mark.parametrize("op", Op)
+@pytest.mark.parametrize("op", PLAIN_OPS)
 @pytest.mark.parametrize("change", ["kind", "rows"])
 def test_output_kind_and_rows(program, op, change):
     index = output_of(program, op)
@@ -143,7 +144,7 @@ def test_channels_that_must_stay(program, op):
     refused(with_value(program, output_of(program, op), channels=2), f"output of step .*{op.name}")
 
 
-@pytest.mark.parametrize("op", [op for op in Op if op not in (Op.POOL_MAX, Op.POOL_MEAN, Op.ROW_MEAN_ABS)])
+@pytest.mark.parametrize("op", [op for op in PLAIN_OPS if op not in (Op.POOL_MAX, Op.POOL_MEAN, Op.ROW_MEAN_ABS)])
 def test_input_kind(program, op):
     wrong = output_of(program, Op.POOL_MEAN if op.name.startswith("BINARY") else Op.BINARIZE)
     steps = list(program.steps)
@@ -170,19 +171,19 @@ def test_row_scale_of_binary_linear(program):
     refused(with_step(program, Op.BINARY_LINEAR, inputs=(bits, 0)), "second input of step .*POINT, 1 channels")
 
 
-@pytest.mark.parametrize("op", [op for op in Op if op not in ACTIVATED])
+@pytest.mark.parametrize("op", [op for op in PLAIN_OPS if op not in ACTIVATED])
 def test_activation_where_none_is_read(program, op):
     refused(with_step(program, op, activation=Activation.RELU), f"activation of step .*{op.name}.*NONE, found RELU")
 
 
-@pytest.mark.parametrize(("op", "name"), [(op, name) for op in Op for name in BLOBS[op]])
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op in PLAIN_OPS for name in BLOBS[op]])
 def test_blob_that_is_missing(program, op, name):
     blobs = next(step.blobs for step in program.steps if step.op is op)
     missing = {key: blob for key, blob in blobs.items() if key != name}
     refused(with_step(program, op, blobs=missing), f"blobs of step .*{op.name}")
 
 
-@pytest.mark.parametrize(("op", "name"), [(op, name) for op in Op for name in BLOBS[op]])
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op in PLAIN_OPS for name in BLOBS[op]])
 def test_blob_of_another_dtype_or_shape(program, op, name):
     blob = blob_of(program, op, name)
     refused(with_blob(program, op, name, blob.astype(np.float64)), f"{name} of step .*{op.name}.* float64")

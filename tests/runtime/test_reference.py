@@ -14,7 +14,7 @@ from popcloud.cloud import prepare
 from popcloud.errors import CloudError
 from popcloud.packed.bits import pack, pack_weights, unpack
 from popcloud.packed.program import Activation, Kind, Op, Rows
-from popcloud.runtime import reference
+from popcloud.runtime import reference, sites
 from popcloud.runtime.reference import OPS, Layer, activate, fma
 from programs import every_op, programs, random_program
 
@@ -60,7 +60,8 @@ def same_signs(packed, minus):
 
 
 def test_every_op_has_its_function():
-    assert set(OPS) == set(Op)
+    assert set(OPS) | set(sites.OPS) == set(Op)
+    assert not set(OPS) & set(sites.OPS)
 
 
 def test_binary_linear(case, rng):

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from popcloud.errors import FileError
-from popcloud.packed.layout import BLOB, DTYPES, HEADER, MAGIC, STEP, VALUE, VERSION, Bytes, checksum, sections, up
-from popcloud.packed.program import BLOBS, Activation, Array, Kind, Op, Program, Rows, Step, Value
-from popcloud.packed.validate import LIMIT, NORMALIZE, inconsistent, validate
+from popcloud.packed.grid import inconsistent
+from popcloud.packed.layout import BLOB, DTYPES, HEADER, MAGIC, STEP, VALUE, VERSIONS, Bytes, checksum, sections, up
+from popcloud.packed.program import BLOBS, OPTIONAL, Activation, Array, Grid, Kind, Op, Program, Rows, Step, Value
+from popcloud.packed.validate import LIMIT, NORMALIZE, validate
 
 Member = TypeVar("Member", bound=IntEnum)
 
@@ -29,15 +30,17 @@ def decode(data: bytes | mmap.mmap) -> Program:
     arrays = _arrays(raw, header, starts)
     names = _read_names(raw, header, starts)
     meta = _read_meta(raw, header, starts)
-    count = int(header["value_count"])
+    count, last = int(header["value_count"]), int(header["value_count"]) + int(header["class_count"])
     values = _read_values(_table(raw, starts["values"], VALUE, count), names[:count])
     program = Program(
         values=values,
-        steps=_read_steps(_table(raw, starts["steps"], STEP, count - 1), arrays),
+        steps=_read_steps(_table(raw, starts["steps"], STEP, int(header["step_count"])), arrays),
         points=int(header["points"]),
         normalize=NORMALIZE[header["normalize"]],
-        classes=tuple(names[count:]),
+        classes=tuple(names[count:last]),
         meta=meta,
+        plan=_plan(header),
+        features=tuple(names[last:]),
     )
     validate(program)
     return program
@@ -50,10 +53,12 @@ def _checked_header(raw: Bytes) -> Array:
     if len(raw) < 12:
         raise FileError(f"truncated: expected {HEADER.itemsize} bytes of header, found {len(raw)}; copy it again")
     version = int(raw[8:12].view("<u4")[0])
-    if version > VERSION:
-        raise FileError(f"newer version: expected version {VERSION}, found {version}; update popcloud or pack again")
-    if version != VERSION:
-        raise FileError(f"damaged: expected version {VERSION}, found {version}; copy it again")
+    if version > VERSIONS[-1]:
+        raise FileError(
+            f"newer version: expected version 1 to {VERSIONS[-1]}, found {version}; update popcloud or pack again"
+        )
+    if version not in VERSIONS:
+        raise FileError(f"damaged: expected version 1 to {VERSIONS[-1]}, found {version}; copy it again")
     if len(raw) < HEADER.itemsize:
         raise FileError(f"truncated: expected {HEADER.itemsize} bytes of header, found {len(raw)}; copy it again")
     header: Array = raw[: HEADER.itemsize].view(HEADER)[0]
@@ -66,20 +71,35 @@ def _checked_header(raw: Bytes) -> Array:
         )
     if header["points"] > LIMIT or header["normalize"] >= len(NORMALIZE):
         raise inconsistent("header", "known points and normalisation", f"{header['points']}, {header['normalize']}")
-    if header["plan_name"] != b"none" or raw[144:256].any() or raw[52:56].any() or raw[120:128].any():
-        raise inconsistent("header", "plan none and zeros where reserved", f"plan {header['plan_name']!r} or others")
+    wanted = b"grid" if version == VERSIONS[-1] else b"none"
+    if header["plan_name"] != wanted:
+        raise inconsistent("header", f"the plan {wanted!r} in version {version}", header["plan_name"])
+    used = 2 if wanted == b"grid" else 0
+    unused = raw[208:256].any() or raw[120:128].any() or header["plan_integers"][used:].any()
+    if unused or raw[176 + 8 * (used > 0) : 208].any() or (not used and header["feature_count"]):
+        raise inconsistent("header", "zeros where nothing is said", "other bytes")
     return header
+
+
+def _plan(header: Array) -> Grid | None:
+    """Return the plan; validate() looks at its numbers."""
+    if header["plan_name"] == b"none":
+        return None
+    levels, size = (int(number) for number in header["plan_integers"][:2])
+    return Grid(edge=float(header["plan_floats"][0]), levels=levels, size=size)
 
 
 def _checked_sections(raw: Bytes, header: Array) -> dict[str, int]:
     """Return where the sections start after check 9, and their part of check 11."""
-    values, blobs, names, meta = (int(header[f]) for f in ("value_count", "blob_count", "names_bytes", "meta_bytes"))
-    if values < 2 or header["step_count"] != values - 1 or header["class_count"] < 1:
+    values, steps, blobs = (int(header[f"{name}_count"]) for name in ("value", "step", "blob"))
+    names, meta = int(header["names_bytes"]), int(header["meta_bytes"])
+    fewest = values - 1 if header["version"] == 1 else 1  # a step may write several values of version 2
+    if values < 2 or not fewest <= steps < values or header["class_count"] < 1:
         raise inconsistent("header", "a step for each value but the cloud, and a class", "other counts")
-    starts = sections(values, blobs, names, meta)
+    starts = sections(values, steps, blobs, names, meta)
     if starts["data"] > len(raw) or any(header[f"{name}_offset"] != start for name, start in starts.items()):
         raise inconsistent("sections", "each where the one before ends, inside the file", "others")
-    ends = (values * VALUE.itemsize, (values - 1) * STEP.itemsize, blobs * BLOB.itemsize, names, meta)
+    ends = (values * VALUE.itemsize, steps * STEP.itemsize, blobs * BLOB.itemsize, names, meta)
     for (name, start), size in zip(starts.items(), ends, strict=False):
         _check_padding(raw, name, start + size)
     return starts
@@ -102,7 +122,7 @@ def _arrays(raw: Bytes, header: Array, starts: dict[str, int]) -> list[Array]:
         dtype, ndim = DTYPES.get(int(record["dtype"])), int(record["ndim"])
         shape = [int(size) for size in record["shape"]]
         if dtype is None or ndim not in (1, 2) or any(shape[ndim:]):
-            raise inconsistent(where, "dtype 1 to 3, 1 or 2 dimensions", f"{record['dtype']}, {ndim}, {shape}")
+            raise inconsistent(where, "dtype 1 to 4, 1 or 2 dimensions", f"{record['dtype']}, {ndim}, {shape}")
         if not all(1 <= size <= LIMIT for size in shape[:ndim]):
             raise inconsistent(where, f"sizes of 1 to {LIMIT}", shape[:ndim])
         size = int(np.prod(shape[:ndim])) * dtype.itemsize
@@ -118,7 +138,7 @@ def _arrays(raw: Bytes, header: Array, starts: dict[str, int]) -> list[Array]:
 
 def _read_names(raw: Bytes, header: Array, starts: dict[str, int]) -> list[str]:
     texts = raw[starts["names"] : starts["names"] + int(header["names_bytes"])].tobytes().split(b"\0")
-    count = int(header["value_count"]) + int(header["class_count"])
+    count = sum(int(header[f"{name}_count"]) for name in ("value", "class", "feature"))
     if len(texts) != count + 1 or texts.pop():  # what follows the last NUL is empty
         raise inconsistent("names", f"{count} texts, each ended by NUL", "others")
     return [_text("names", text) for text in texts]
@@ -157,18 +177,14 @@ def _member(members: Callable[[int], Member], number: Array, where: str) -> Memb
 
 
 def _read_values(table: Array, names: list[str]) -> tuple[Value, ...]:
-    if table["reserved"].any():
-        raise inconsistent("values", "zeros where reserved", "other bytes")
     return tuple(
         Value(name, _member(Kind, row["kind"], f"kind of {name!r}"), _member(Rows, row["rows"], f"rows of {name!r}"),
-              int(row["channels"]))
+              int(row["channels"]), int(row["level"]))
         for name, row in zip(names, table, strict=True)
     )  # fmt: skip
 
 
 def _read_steps(table: Array, arrays: list[Array]) -> tuple[Step, ...]:
-    if table["reserved"].any():
-        raise inconsistent("steps", "zeros where reserved", "other bytes")
     steps, used = [], 0
     for index, record in enumerate(table):
         step = _read_step(f"step {index}", record, arrays, used)
@@ -181,18 +197,31 @@ def _read_steps(table: Array, arrays: list[Array]) -> tuple[Step, ...]:
 
 def _read_step(where: str, record: Array, arrays: list[Array], used: int) -> Step:
     op = _member(Op, record["op"], f"op of {where}")
-    names, inputs = BLOBS[op], [int(index) for index in record["inputs"]]
-    count = inputs.index(-1) if -1 in inputs else len(inputs)
-    if any(index != -1 for index in inputs[count:]):
-        raise inconsistent(f"inputs of {where}", "-1 after the last", inputs)
-    blobs = [int(index) for index in record["blobs"]]
-    expected = [used + i for i in range(len(names))] + [-1] * (len(blobs) - len(names))
-    if blobs != expected or used + len(names) > len(arrays):
-        raise inconsistent(f"blobs of {where} ({op.name})", f"{expected} of {len(arrays)}", blobs)
     return Step(
         op=op,
-        inputs=tuple(inputs[:count]),
+        inputs=_leading(f"inputs of {where}", record["inputs"], -1),
         output=int(record["output"]),
         activation=_member(Activation, record["activation"], f"activation of {where}"),
-        blobs=dict(zip(names, arrays[used:], strict=False)),
+        blobs=_blobs(f"blobs of {where} ({op.name})", op, record["blobs"], arrays, used),
+        more=_leading(f"outputs of {where}", record["more"], 0),  # value 0 is nobody's output
     )
+
+
+def _leading(where: str, numbers: Array, end: int) -> tuple[int, ...]:
+    """Return the numbers before the first that is `end`; all after it must be."""
+    found = [int(number) for number in numbers]
+    count = found.index(end) if end in found else len(found)
+    if any(number != end for number in found[count:]):
+        raise inconsistent(where, f"{end} after the last", found)
+    return tuple(found[:count])
+
+
+def _blobs(where: str, op: Op, record: Array, arrays: list[Array], used: int) -> dict[str, Array]:
+    """Return a step's constants by name: each has its place in the record, -1 where an optional one is left out."""
+    found, names = [int(index) for index in record], BLOBS[op]
+    there = [name for name, index in zip(names, found, strict=False) if not (name in OPTIONAL and index == -1)]
+    places = {name: used + i for i, name in enumerate(there)}
+    expected = [places.get(name, -1) for name in names] + [-1] * (len(found) - len(names))
+    if found != expected or used + len(there) > len(arrays):
+        raise inconsistent(where, f"{expected} of {len(arrays)}", found)
+    return {name: arrays[index] for name, index in places.items()}

@@ -15,7 +15,7 @@ import numpy as np
 
 from popcloud.errors import FileError
 from popcloud.packed.decode import decode
-from popcloud.packed.layout import BLOB, CODES, HEADER, MAGIC, STEP, VALUE, VERSION, Bytes, checksum, sections, up
+from popcloud.packed.layout import BLOB, CODES, HEADER, MAGIC, STEP, VALUE, VERSIONS, Bytes, checksum, sections, up
 from popcloud.packed.program import BLOBS, Array, Program, Step
 from popcloud.packed.validate import NORMALIZE, validate
 
@@ -61,14 +61,14 @@ def read(path: str | os.PathLike[str]) -> Program:
 def encode(program: Program) -> bytes:
     """Return the bytes of a model file. Raises FileError if the program is inconsistent."""
     validate(program)
-    arrays = [step.blobs[name] for step in program.steps for name in BLOBS[step.op]]
+    arrays = [step.blobs[name] for step in program.steps for name in BLOBS[step.op] if name in step.blobs]
     names, meta = _names(program), _meta(program)
-    starts = sections(len(program.values), len(arrays), len(names), len(meta))
+    starts = sections(len(program.values), len(program.steps), len(arrays), len(names), len(meta))
     blobs = _blob_table(arrays, starts["data"])
     end = up(int(blobs[-1]["offset"] + blobs[-1]["bytes"])) if arrays else starts["data"]
     raw = np.zeros(end, np.uint8)
     _put(raw, 0, _header(program, starts, end, len(arrays), len(names), len(meta)))
-    _put(raw, starts["values"], np.array([(v.kind, v.rows, v.channels, 0) for v in program.values], VALUE))
+    _put(raw, starts["values"], np.array([(v.kind, v.rows, v.channels, v.level) for v in program.values], VALUE))
     _put(raw, starts["steps"], _step_table(program.steps))
     _put(raw, starts["blobs"], blobs)
     _put(raw, starts["names"], np.frombuffer(names, np.uint8))
@@ -82,11 +82,12 @@ def encode(program: Program) -> bytes:
 def data_offset(program: Program) -> int:
     """Return how many bytes of the program's file come before its arrays: header, tables and text."""
     arrays = sum(len(step.blobs) for step in program.steps)
-    return sections(len(program.values), arrays, len(_names(program)), len(_meta(program)))["data"]
+    return sections(len(program.values), len(program.steps), arrays, len(_names(program)), len(_meta(program)))["data"]
 
 
 def _names(program: Program) -> bytes:
-    return b"".join(name.encode() + b"\0" for name in [*(v.name for v in program.values), *program.classes])
+    names = [*(value.name for value in program.values), *program.classes, *program.features]
+    return b"".join(name.encode() + b"\0" for name in names)
 
 
 def _meta(program: Program) -> bytes:
@@ -98,7 +99,7 @@ def _header(program: Program, starts: dict[str, int], end: int, blobs: int, name
     header = np.zeros(1, HEADER)
     fields = {
         "magic": MAGIC,
-        "version": VERSION,
+        "version": VERSIONS[program.plan is not None],
         "file_bytes": end,
         "points": program.points,
         "normalize": NORMALIZE.index(program.normalize),
@@ -107,10 +108,14 @@ def _header(program: Program, starts: dict[str, int], end: int, blobs: int, name
         "blob_count": blobs,
         "class_count": len(program.classes),
         "meta_count": len(program.meta),
+        "feature_count": len(program.features),
         "names_bytes": names,
         "meta_bytes": meta,
-        "plan_name": b"none",
+        "plan_name": b"none" if program.plan is None else b"grid",
     }
+    if program.plan is not None:
+        header["plan_integers"][0, :2] = program.plan.levels, program.plan.size
+        header["plan_floats"][0, 0] = program.plan.edge
     for name, value in (fields | {f"{name}_offset": start for name, start in starts.items()}).items():
         header[name] = value
     return header
@@ -122,8 +127,11 @@ def _step_table(steps: tuple[Step, ...]) -> Array:
     for record, step in zip(table, steps, strict=True):
         record["op"], record["output"], record["activation"] = step.op, step.output, step.activation
         record["inputs"][: len(step.inputs)] = step.inputs
-        record["blobs"][: len(step.blobs)] = range(blob, blob + len(step.blobs))
-        blob += len(step.blobs)
+        record["more"][: len(step.more)] = step.more
+        for place, name in enumerate(BLOBS[step.op]):
+            if name in step.blobs:
+                record["blobs"][place] = blob
+                blob += 1
     return table
 
 

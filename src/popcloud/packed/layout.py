@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 MAGIC = b"POPCLOUD"
-VERSION = 1
+VERSIONS = (1, 2)  # of a network without a plan, and of one on a voxel grid
 ALIGN = 64
 
 HEADER: np.dtype[Any] = np.dtype(
@@ -30,7 +30,7 @@ HEADER: np.dtype[Any] = np.dtype(
         ("blob_count", "<u4"),
         ("class_count", "<u4"),
         ("meta_count", "<u4"),
-        ("reserved_a", "<u4"),
+        ("feature_count", "<u4"),
         ("values_offset", "<u8"),
         ("steps_offset", "<u8"),
         ("blobs_offset", "<u8"),
@@ -39,14 +39,14 @@ HEADER: np.dtype[Any] = np.dtype(
         ("meta_offset", "<u8"),
         ("meta_bytes", "<u8"),
         ("data_offset", "<u8"),
-        ("reserved_b", "<u8"),
+        ("reserved_a", "<u8"),
         ("plan_name", "S16"),
         ("plan_integers", "<i4", 8),
-        ("plan_floats", "<f4", 8),
-        ("reserved_c", "u1", 48),
+        ("plan_floats", "<f8", 4),
+        ("reserved_b", "u1", 48),
     ]
 )
-VALUE: np.dtype[Any] = np.dtype([("kind", "<u4"), ("rows", "<u4"), ("channels", "<u4"), ("reserved", "<u4")])
+VALUE: np.dtype[Any] = np.dtype([("kind", "<u4"), ("rows", "<u4"), ("channels", "<u4"), ("level", "<u4")])
 STEP: np.dtype[Any] = np.dtype(
     [
         ("op", "<u4"),
@@ -54,13 +54,18 @@ STEP: np.dtype[Any] = np.dtype(
         ("output", "<i4"),
         ("activation", "<u4"),
         ("blobs", "<i4", 6),
-        ("reserved", "<u4", 3),
+        ("more", "<u4", 3),
     ]
 )
 BLOB: np.dtype[Any] = np.dtype(
     [("offset", "<u8"), ("bytes", "<u8"), ("dtype", "<u4"), ("ndim", "<u4"), ("shape", "<u4", 4)]
 )
-DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<i4"), 3: np.dtype("<u8")}
+DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<u8"),
+    4: np.dtype("i1"),
+}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -69,12 +74,12 @@ def up(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def sections(values: int, blobs: int, names_bytes: int, meta_bytes: int) -> dict[str, int]:
+def sections(values: int, steps: int, blobs: int, names_bytes: int, meta_bytes: int) -> dict[str, int]:
     """Return where each section of a file starts, from what they hold; "data" is the first blob's place."""
     starts, at = {}, HEADER.itemsize
     sizes = {
         "values": values * VALUE.itemsize,
-        "steps": (values - 1) * STEP.itemsize,
+        "steps": steps * STEP.itemsize,
         "blobs": blobs * BLOB.itemsize,
         "names": names_bytes,
         "meta": meta_bytes,

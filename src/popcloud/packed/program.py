@@ -27,6 +27,7 @@ class Rows(IntEnum):
 
     POINT = 0  # one per point of the cloud
     CLOUD = 1  # one
+    SITES = 2  # one per active site of the value's level
 
 
 class Activation(IntEnum):
@@ -35,6 +36,7 @@ class Activation(IntEnum):
     NONE = 0
     RELU = 1  # x < 0 ? 0 : x
     HARDTANH = 2  # x < -1 ? -1 : x > 1 ? 1 : x
+    RPRELU = 3  # as the op, with the rows of the blob `prelu` (3, C): shift, slope, offset; sparse convolutions only
 
 
 class Op(IntEnum):
@@ -67,6 +69,33 @@ class Op(IntEnum):
     =====================  ======================  =========================================================
 
     `largest` and `smallest` need no rule for ties: equal values are equal.
+
+    On a voxel grid a value has a row per active site of its level, in Morton order; the parent of a site at level l is
+    one of level l + 1. A step sees pairs (row in, row out) per kernel offset, offsets in lexicographic order; an absent
+    neighbour has no pair and adds nothing. x (S, K) is at level l.
+
+    =====================  ==============================  =================================================
+    op                     blobs                           meaning
+    =====================  ==============================  =================================================
+    SPARSE_CONV            weight f32 (O * K, C), scale,   s = sum over offsets and within one over k, starts
+                           bias f32 (J, C), prelu,         at 0, takes fma(x[in, k], weight[o K + k, c], s)
+                           thresholds, shifts
+    BINARY_SPARSE_CONV     weight bits (O * W, C), ...     s = float32(sum over pairs of K - 2 * mismatches)
+    SITE_MEAN              -                               y[parent] = sum of its children in order / their
+                                                           number, both in float32
+    UNPOOL                 -                               y[child] = x[parent], bit for bit
+    CONCAT                 -                               the channels of two to four values side by side
+    ADD                    -                               y = x0 + x1; x1 of level l + 1: the parent's row
+    =====================  ==============================  =================================================
+
+    Both convolutions: the level of the answer says which pairs. l: the neighbours at the O = 1, 27 or 125 offsets of a
+    cube; l + 1: the parent's up to 8 children, offset 4 (x & 1) + 2 (y & 1) + (z & 1); l - 1: the same pairs backwards.
+    `shifts` i8 (G, 3), of -1 to 1, adds shift g to the 27 offsets of the g-th of G equal groups of output channels
+    (BSC-Net, Xu et al. 2023, its shifted sparse convolution). A second input is the shortcut (S, C) of the answer's
+    level, or of the one above: the parent's row. Then y_j = act((s * scale[j]) + bias[j] + shortcut) for the J rows of
+    scale and bias, where every operation rounds. The outputs are J values y_j in floats (none, if J is 1 and nobody
+    reads it), then signs of y_0 (J is 1): bit = y_0[r, c] < thresholds[b, c] for output b of the (B, C) thresholds.
+    `prelu` is there if the activation is RPRELU, `thresholds` if there are signs, `shifts` if groups are shifted.
     """
 
     LINEAR = 1
@@ -83,6 +112,12 @@ class Op(IntEnum):
     BINARY_MAX_BITS = 12
     BINARY_MEAN = 13
     BINARY_MEAN_BITS = 14
+    SPARSE_CONV = 15
+    BINARY_SPARSE_CONV = 16
+    SITE_MEAN = 17
+    UNPOOL = 18
+    CONCAT = 19
+    ADD = 20
 
 
 BLOBS: dict[Op, tuple[str, ...]] = {  # the constants of each op, in the order in which a step lists them
@@ -100,27 +135,43 @@ BLOBS: dict[Op, tuple[str, ...]] = {  # the constants of each op, in the order i
     Op.BINARY_MAX_BITS: ("weight", "limit"),
     Op.BINARY_MEAN: ("weight", "scale", "bias"),
     Op.BINARY_MEAN_BITS: ("weight", "threshold"),
+    Op.SPARSE_CONV: ("weight", "scale", "bias", "prelu", "thresholds", "shifts"),
+    Op.BINARY_SPARSE_CONV: ("weight", "scale", "bias", "prelu", "thresholds", "shifts"),
+    Op.SITE_MEAN: (),
+    Op.UNPOOL: (),
+    Op.CONCAT: (),
+    Op.ADD: (),
 }
+OPTIONAL = frozenset(("prelu", "thresholds", "shifts"))  # blobs that a step may be without
+CONVOLUTIONS = frozenset((Op.SPARSE_CONV, Op.BINARY_SPARSE_CONV))
+GRID_OPS = frozenset(op for op in Op if op >= Op.SPARSE_CONV)  # that know of sites and levels
 
 
 @dataclass(frozen=True)
 class Value:
-    """What flows between steps: its name (unique, the layer's), kind, rows and channels (of BITS: signs, not words)."""
+    """What flows between steps.
+
+    name      unique, the layer's
+    channels  of BITS: signs, not words
+    level     of SITES: 0 is the finest; else 0
+    """
 
     name: str
     kind: Kind
     rows: Rows
     channels: int
+    level: int = 0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One op with its inputs, its output and its constants.
+    """One op with its inputs, its outputs and its constants.
 
-    inputs      indices into Program.values: one, or two (TRANSFORM, BINARY_LINEAR with a row scale)
+    inputs      indices into Program.values: one, or two (TRANSFORM, BINARY_LINEAR with a row scale), or as GRID_OPS say
     output      index into Program.values; each value is the output of exactly one step, value 0 is the cloud
-    activation  read by LINEAR, AFFINE and the BINARY_* ops that give floats
-    blobs       arrays by the names in BLOBS[op]
+    activation  read by LINEAR, AFFINE, the sparse convolutions and the BINARY_* ops that give floats
+    blobs       arrays by the names in BLOBS[op], but for those of OPTIONAL that the step is without
+    more        further outputs, of sparse convolutions
     """
 
     op: Op
@@ -128,16 +179,41 @@ class Step:
     output: int
     activation: Activation = Activation.NONE
     blobs: dict[str, Array] = field(default_factory=dict)
+    more: tuple[int, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Return all outputs, the first one too."""
+        return (self.output, *self.more)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a network on a voxel grid asks of geometry: the plan "grid".
+
+    edge    of a site of level 0, metres
+    levels  how many; each has sites twice as large as the one before
+    size    of the cube of neighbours of a site, 3 or 5
+    """
+
+    edge: float
+    levels: int
+    size: int
 
 
 @dataclass(frozen=True)
 class Program:
-    """A network ready to run: value 0 is the cloud (points, 3) FLOAT, the last step's output is the answer.
+    """A network ready to run; the last step's output is the answer.
+
+    Without a plan value 0 is the cloud (points, 3) FLOAT, and the answer is one row. On a grid value 0 is the mean
+    of the points' features per site of level 0, and the answer has a row per such site, which is that of its points.
 
     points     how many points a cloud is resampled to before the first step; 0 keeps all
     normalize  "none" or "unit_sphere", see popcloud.cloud.normalize
     classes    the class names, one per channel of the answer
     meta       free text by key: recipe, licence note, how it was trained; the engine does not read it
+    plan       None, or the grid
+    features   names of the channels of value 0 on a grid, () without
     """
 
     values: tuple[Value, ...]
@@ -146,3 +222,5 @@ class Program:
     normalize: str
     classes: tuple[str, ...]
     meta: dict[str, str] = field(default_factory=dict)
+    plan: Grid | None = None
+    features: tuple[str, ...] = ()

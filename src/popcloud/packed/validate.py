@@ -9,25 +9,43 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from popcloud.errors import FileError
 from popcloud.packed.bits import WORD, words
-from popcloud.packed.program import BLOBS, Activation, Array, Kind, Op, Program, Rows, Step, Value
+from popcloud.packed.grid import blob_types, check_step, inconsistent, show
+from popcloud.packed.program import (
+    BLOBS,
+    CONVOLUTIONS,
+    GRID_OPS,
+    OPTIONAL,
+    Activation,
+    Array,
+    Kind,
+    Op,
+    Program,
+    Rows,
+    Step,
+    Value,
+)
 
 LIMIT = 1 << 24  # of channels and points: float32 holds every dot product of so many signs exactly
+LEVELS = 16
 NORMALIZE = ("none", "unit_sphere")
 
-BINARY = frozenset(op for op in Op if op.name.startswith("BINARY_"))  # packed signs in
+BINARY = frozenset(op for op in Op if op.name.startswith("BINARY_") and op not in GRID_OPS)  # packed signs in
 TO_BITS = frozenset(op for op in Op if op.name.endswith("_BITS")) | {Op.BINARIZE}  # packed signs out
 POOLED = frozenset(  # points in, one row out
     (Op.POOL_MAX, Op.POOL_MEAN, Op.BINARY_MAX, Op.BINARY_MAX_BITS, Op.BINARY_MEAN, Op.BINARY_MEAN_BITS)
 )
 PROJECT = BINARY | {Op.LINEAR}  # as many channels out as the weight has
 ACTIVATED = (PROJECT | {Op.AFFINE}) - TO_BITS
-
-
-def inconsistent(where: str, expected: object, found: object) -> FileError:
-    """Return the error for a Program that contradicts itself."""
-    return FileError(f"inconsistent: {where}: expected {expected}, found {found}; pack the checkpoint again")
+INPUTS = {  # how many inputs an op may have; the others have one
+    Op.TRANSFORM: (2,),
+    Op.BINARY_LINEAR: (1, 2),
+    Op.SPARSE_CONV: (1, 2),
+    Op.BINARY_SPARSE_CONV: (1, 2),
+    Op.CONCAT: (2, 3, 4),
+    Op.ADD: (2,),
+}
+MOST_OUTPUTS = 4
 
 
 def validate(program: Program) -> None:
@@ -36,22 +54,32 @@ def validate(program: Program) -> None:
     Raises FileError with the step or the value that is wrong.
     """
     _check_settings(program)
-    _check_values(program.values)
-    if len(program.steps) != len(program.values) - 1:
+    _check_values(program)
+    if len(program.steps) >= len(program.values) or not program.steps:
         raise inconsistent("steps", f"one for each value but the cloud, {len(program.values) - 1}", len(program.steps))
     written = {0}
     for index, step in enumerate(program.steps):
         where = f"step {index} ({step.op.name})"
         _check_wires(where, step, len(program.values), written)
-        _check_types(f"{where} {program.values[step.output].name!r}", step, program.values)
-        _check_blobs(f"{where} {program.values[step.output].name!r}", step, program.values)
-        written.add(step.output)
-    answer = program.values[program.steps[-1].output]
-    expected = (Kind.FLOAT, Rows.CLOUD, len(program.classes))
-    if (answer.kind, answer.rows, answer.channels) != expected:
-        raise inconsistent(
-            f"the answer {answer.name!r}", f"FLOAT, CLOUD, {len(program.classes)} classes", _show(answer)
-        )
+        where = f"{where} {program.values[step.output].name!r}"
+        _check_blob_names(where, step)
+        if step.op in GRID_OPS:
+            check_step(where, step, program.values, program.plan)
+        else:
+            _check_types(where, step, program.values)
+        _check_blobs(where, step, program.values)
+        written.update(step.outputs)
+    if len(written) != len(program.values):
+        raise inconsistent("steps", f"to write all {len(program.values)} values", f"{len(written)} written")
+    _check_answer(program.values[program.steps[-1].output], program)
+
+
+def _check_answer(answer: Value, program: Program) -> None:
+    rows = Rows.CLOUD if program.plan is None else Rows.SITES
+    expected = (Kind.FLOAT, rows, len(program.classes), 0)
+    if (answer.kind, answer.rows, answer.channels, answer.level) != expected:
+        wanted = f"FLOAT, {rows.name}, {len(program.classes)} classes"
+        raise inconsistent(f"the answer {answer.name!r}", wanted, show(answer))
 
 
 def _check_settings(program: Program) -> None:
@@ -65,6 +93,22 @@ def _check_settings(program: Program) -> None:
     _check_names("meta key", program.meta)
     for key, text in program.meta.items():
         _check_utf8(f"meta text of {key!r}", text)
+    _check_names("feature", program.features)
+    _check_plan(program)
+
+
+def _check_plan(program: Program) -> None:
+    plan = program.plan
+    if plan is None:
+        if program.features:
+            raise inconsistent("features", "none without a plan", len(program.features))
+        return
+    if not (0 < plan.edge < np.inf and 1 <= plan.levels <= LEVELS and plan.size in (3, 5)):
+        raise inconsistent("plan", f"edge > 0, 1 to {LEVELS} levels, size 3 or 5", plan)
+    if program.points or program.normalize != "none":
+        raise inconsistent("plan", "all points as they are", f"{program.points} points, {program.normalize}")
+    if not program.features:
+        raise inconsistent("features", "a name per channel of value 0", "none")
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
@@ -83,28 +127,40 @@ def _check_utf8(what: str, text: str) -> None:
         raise inconsistent(what, "text that UTF-8 can write", ascii(text)) from error
 
 
-def _check_values(values: tuple[Value, ...]) -> None:
+def _check_values(program: Program) -> None:
+    values = program.values
     if len(values) < 2:
         raise inconsistent("values", "the cloud and at least one step's output", f"{len(values)} values")
     _check_names("value name", (value.name for value in values))
     for index, value in enumerate(values):
+        where = f"value {index} {value.name!r}"
         if not 1 <= value.channels <= LIMIT:
-            raise inconsistent(f"channels of value {index} {value.name!r}", f"1 to {LIMIT}", value.channels)
-    cloud = values[0]
-    if (cloud.kind, cloud.rows, cloud.channels) != (Kind.FLOAT, Rows.POINT, 3):
-        raise inconsistent(f"value 0 {cloud.name!r}", "FLOAT, POINT, 3 channels", _show(cloud))
+            raise inconsistent(f"channels of {where}", f"1 to {LIMIT}", value.channels)
+        if (value.rows is Rows.SITES) != (program.plan is not None):
+            raise inconsistent(f"rows of {where}", "SITES with a plan, and only then", value.rows.name)
+        if not 0 <= value.level < (program.plan.levels if program.plan else 1):
+            raise inconsistent(f"level of {where}", "one of the plan's", value.level)
+    channels = len(program.features) if program.plan else 3
+    if (values[0].kind, values[0].channels, values[0].level) != (Kind.FLOAT, channels, 0) or (
+        values[0].rows is Rows.CLOUD
+    ):
+        raise inconsistent(f"value 0 {values[0].name!r}", f"FLOAT, {channels} channels", show(values[0]))
 
 
 def _check_wires(where: str, step: Step, count: int, written: set[int]) -> None:
     """Check which values a step reads and writes, before anything looks them up."""
-    allowed = {Op.TRANSFORM: (2,), Op.BINARY_LINEAR: (1, 2)}.get(step.op, (1,))
+    allowed = INPUTS.get(step.op, (1,))
     if len(step.inputs) not in allowed:
         raise inconsistent(f"inputs of {where}", " or ".join(map(str, allowed)), len(step.inputs))
     for index in step.inputs:
         if index not in written:
             raise inconsistent(f"inputs of {where}", "the cloud or what an earlier step wrote", f"value {index}")
-    if not 0 < step.output < count or step.output in written:
-        raise inconsistent(f"output of {where}", "a value that no step has written yet", f"value {step.output}")
+    most = MOST_OUTPUTS if step.op in CONVOLUTIONS else 1
+    if len(step.outputs) > most or len(set(step.outputs)) != len(step.outputs):
+        raise inconsistent(f"outputs of {where}", f"1 to {most}, each once", step.outputs)
+    for index in step.outputs:
+        if not 0 < index < count or index in written:
+            raise inconsistent(f"output of {where}", "a value that no step has written yet", f"value {index}")
 
 
 def _check_types(where: str, step: Step, values: tuple[Value, ...]) -> None:
@@ -113,32 +169,40 @@ def _check_types(where: str, step: Step, values: tuple[Value, ...]) -> None:
     kind = Kind.BITS if step.op in BINARY else Kind.FLOAT
     rows = Rows.POINT if step.op in POOLED else x.rows
     if (x.kind, x.rows) != (kind, rows):
-        raise inconsistent(f"input of {where}", f"{kind.name}, {rows.name}", _show(x))
+        raise inconsistent(f"input of {where}", f"{kind.name}, {rows.name}", show(x))
     kind = Kind.BITS if step.op in TO_BITS else Kind.FLOAT
     rows = Rows.CLOUD if step.op in POOLED else x.rows
     channels = y.channels if step.op in PROJECT else 1 if step.op is Op.ROW_MEAN_ABS else x.channels
-    if (y.kind, y.rows, y.channels) != (kind, rows, channels):
-        raise inconsistent(f"output of {where}", f"{kind.name}, {rows.name}, {channels} channels", _show(y))
+    if (y.kind, y.rows, y.channels, y.level) != (kind, rows, channels, x.level):
+        raise inconsistent(f"output of {where}", f"{kind.name}, {rows.name}, {channels} channels", show(y))
     if len(step.inputs) == 2:
         _check_second(where, step.op, x, values[step.inputs[1]])
     if step.activation is not Activation.NONE and step.op not in ACTIVATED:
         raise inconsistent(f"activation of {where}", "NONE", step.activation.name)
+    if step.activation is Activation.RPRELU:
+        raise inconsistent(f"activation of {where}", "one without constants", step.activation.name)
 
 
 def _check_second(where: str, op: Op, x: Value, second: Value) -> None:
     rows, channels = (Rows.CLOUD, x.channels * x.channels) if op is Op.TRANSFORM else (x.rows, 1)
-    if (second.kind, second.rows, second.channels) != (Kind.FLOAT, rows, channels):
-        raise inconsistent(f"second input of {where}", f"FLOAT, {rows.name}, {channels} channels", _show(second))
+    if (second.kind, second.rows, second.channels, second.level) != (Kind.FLOAT, rows, channels, x.level):
+        raise inconsistent(f"second input of {where}", f"FLOAT, {rows.name}, {channels} channels", show(second))
+
+
+def _check_blob_names(where: str, step: Step) -> None:
+    needed = [name for name in BLOBS[step.op] if name not in OPTIONAL]
+    if not set(needed) <= set(step.blobs) <= set(BLOBS[step.op]):
+        raise inconsistent(f"blobs of {where}", ", ".join(BLOBS[step.op]) or "none", ", ".join(step.blobs) or "none")
 
 
 def _check_blobs(where: str, step: Step, values: tuple[Value, ...]) -> None:
-    """Check names, dtypes, shapes and numbers of a step's constants."""
+    """Check dtypes, shapes and numbers of a step's constants."""
     inputs, outputs = values[step.inputs[0]].channels, values[step.output].channels
-    if set(step.blobs) != set(BLOBS[step.op]):
-        raise inconsistent(f"blobs of {where}", ", ".join(BLOBS[step.op]) or "none", ", ".join(step.blobs) or "none")
-    for name in BLOBS[step.op]:
-        blob = step.blobs[name]
-        dtype, shapes = blob_type(step.op, name, inputs, outputs)
+    for name, blob in step.blobs.items():
+        if step.op in CONVOLUTIONS:
+            dtype, shapes = blob_types(step, values)[name]
+        else:
+            dtype, shapes = blob_type(step.op, name, inputs, outputs)
         if blob.dtype != dtype or blob.shape not in shapes:
             expected = f"{dtype} {' or '.join(map(str, shapes))}"
             raise inconsistent(f"{name} of {where}", expected, f"{blob.dtype} {blob.shape}")
@@ -160,14 +224,13 @@ def blob_type(op: Op, name: str, inputs: int, outputs: int) -> tuple[np.dtype[np
 def _check_numbers(where: str, name: str, blob: Array, inputs: int) -> None:
     if blob.dtype == np.uint64:
         tail = inputs % WORD
-        if tail and (blob[-1] >> np.uint64(tail)).any():
+        if tail and (blob[words(inputs) - 1 :: words(inputs)] >> np.uint64(tail)).any():
             raise inconsistent(where, f"zeros beyond sign {inputs}", "other bits")
     elif name == "limit":
         if blob.min() < -1 or blob.max() > inputs:
             raise inconsistent(where, f"-1 to {inputs}", f"{blob.min()} to {blob.max()}")
-    elif np.isnan(blob).any() or (name != "threshold" and np.isinf(blob).any()):
+    elif name == "shifts":
+        if blob.min() < -1 or blob.max() > 1:
+            raise inconsistent(where, "-1 to 1", f"{blob.min()} to {blob.max()}")
+    elif np.isnan(blob).any() or (not name.startswith("threshold") and np.isinf(blob).any()):
         raise inconsistent(where, "finite numbers", f"{int((~np.isfinite(blob)).sum())} that are not")
-
-
-def _show(value: Value) -> str:
-    return f"{value.kind.name}, {value.rows.name}, {value.channels} channels"

@@ -1,4 +1,4 @@
-"""What each Op means: one plain numpy function per Op.
+"""What each Op means: one plain numpy function per Op; of those on a voxel grid in `sites.py`.
 
 This is the slow reading of a program, the one the others are held to: the engine gives the same bits, floats
 included. Speed is not its business, order is: every sum runs in the order that `packed/program.py` says.
@@ -16,8 +16,9 @@ from popcloud.cloud import prepare
 from popcloud.errors import CloudError
 from popcloud.packed.bits import mismatches, pack, pack_minus, words
 from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Value
+from popcloud.runtime.arithmetic import Floats, accumulate, activate, fma
+from popcloud.runtime.arithmetic import rprelu as bent
 
-Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
@@ -58,43 +59,17 @@ def step(program: Program, index: int, inputs: list[Array], rows: int) -> Array:
     """
     this = program.steps[index]
     for at, x in zip(this.inputs, inputs, strict=True):
-        _check(program.values[at], x, rows)
+        value = program.values[at]
+        check(value, x, rows if value.rows is Rows.POINT else 1)
     with np.errstate(all="ignore"):  # infinities and NaN go their way in silence, as in the engine
         return OPS[this.op](Layer(this.blobs, this.activation, program.values[this.inputs[0]].channels), *inputs)
-
-
-def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> Floats:
-    """Return a * b + c in float32 with one rounding, as std::fma: for float32 arrays that broadcast.
-
-    A product of float32 is exact in float64. The sum may not be, and rounding it twice (to float64, then to float32)
-    can miss by one unit; so it is rounded to odd first, which keeps the second rounding right
-    (Boldo and Melquiond 2008, Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd).
-    """
-    product = np.multiply(a, b, dtype=np.float64)
-    added = np.asarray(c, dtype=np.float64)
-    total = product + added
-    part = total - product
-    lost = (product - (total - part)) + (added - part)  # total + lost is the sum exactly (Knuth's two-sum)
-    inexact = (lost < 0) | (lost > 0)  # NaN beside infinities counts as exact
-    even = (total.view(np.int64) & 1) == 0
-    odd = np.where(inexact & even, np.nextafter(total, np.copysign(np.inf, lost)), total)
-    return odd.astype(np.float32)
-
-
-def activate(x: Floats, how: Activation) -> Floats:
-    """Return act(x); NaN stays NaN."""
-    if how is Activation.RELU:
-        return np.where(x < 0, np.float32(0), x)
-    if how is Activation.HARDTANH:
-        return np.where(x < -1, np.float32(-1), np.where(x > 1, np.float32(1), x))
-    return x
 
 
 def linear(this: Layer, x: Floats) -> Floats:
     """LINEAR: a float matrix product, one input channel after the other."""
     weight, bias = this.blobs["weight"], this.blobs["bias"]
     total: Floats = np.repeat(bias[None], len(x), axis=0)
-    return activate(_accumulate(x, weight, total), this.activation)
+    return activate(accumulate(x, weight, total), this.activation)
 
 
 def binarize(this: Layer, x: Floats) -> Words:
@@ -108,17 +83,15 @@ def affine(this: Layer, x: Floats) -> Floats:
 
 
 def rprelu(this: Layer, x: Floats) -> Floats:
-    """RPRELU: shift, a slope for what is below, offset (ReActNet, Liu et al. 2020). Each operation rounds."""
-    shifted = x - this.blobs["shift"]
-    bent: Floats = np.where(x > this.blobs["shift"], shifted, this.blobs["slope"] * shifted)
-    return bent + this.blobs["offset"]
+    """RPRELU: shift, a slope for what is below, offset."""
+    return bent(x, this.blobs["shift"], this.blobs["slope"], this.blobs["offset"])
 
 
 def transform(this: Layer, x: Floats, m: Floats) -> Floats:
     """TRANSFORM: every row times (m + identity), a matrix that the network made of the whole cloud."""
     size = x.shape[1]
     matrix = m.reshape(size, size) + np.eye(size, dtype=np.float32)
-    return _accumulate(x, matrix, np.zeros_like(x))
+    return accumulate(x, matrix, np.zeros_like(x))
 
 
 def pool_max(this: Layer, x: Floats) -> Floats:
@@ -206,21 +179,13 @@ OPS: dict[Op, Callable[..., Array]] = {
 }
 
 
-def _check(value: Value, x: Array, points: int) -> None:
-    """Raise CloudError if `x` is not what the value says."""
+def check(value: Value, x: Array, rows: int) -> None:
+    """Raise CloudError if `x` is not what the value says, with that many rows."""
     packed = value.kind is Kind.BITS
-    rows = points if value.rows is Rows.POINT else 1
     shape = (rows, words(value.channels) if packed else value.channels)
     dtype = np.dtype(np.uint64 if packed else np.float32)
     if x.shape != shape or x.dtype != dtype:
         raise CloudError(f"value {value.name!r}: expected {dtype} {shape}, found {x.dtype} {x.shape}")
-
-
-def _accumulate(x: Floats, weight: Floats, total: Floats) -> Floats:
-    """Return total + x @ weight, one fma per input channel, in order."""
-    for k in range(len(weight)):
-        total = fma(x[:, k, None], weight[k], total)
-    return total
 
 
 def _total(x: Floats, axis: int) -> NDArray[np.float64]:

@@ -1,0 +1,117 @@
+"""The rules of steps on a voxel grid: levels, kernels, shortcuts, several outputs. A part of validate.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from popcloud.errors import FileError
+from popcloud.packed.bits import words
+from popcloud.packed.program import CONVOLUTIONS, Activation, Grid, Kind, Op, Step, Value
+
+CHILDREN = 8
+MOST_SIGNS = 1 << 24  # in one sum: float32 holds it exactly
+
+Types = dict[str, tuple[np.dtype[np.generic], list[tuple[int, ...]]]]
+
+
+def inconsistent(where: str, expected: object, found: object) -> FileError:
+    """Return the error for a Program that contradicts itself."""
+    return FileError(f"inconsistent: {where}: expected {expected}, found {found}; pack the checkpoint again")
+
+
+def show(value: Value) -> str:
+    """Return what a value is, in words."""
+    level = f" of level {value.level}" if value.level else ""
+    return f"{value.kind.name}, {value.rows.name}{level}, {value.channels} channels"
+
+
+def check_step(where: str, step: Step, values: tuple[Value, ...], plan: Grid | None) -> None:
+    """Check kinds, levels, channels and activation of one of GRID_OPS. Raises FileError, "inconsistent"."""
+    if plan is None:
+        raise inconsistent(where, "an op for clouds, without a plan", step.op.name)
+    inputs = [values[i] for i in step.inputs]
+    if step.op in CONVOLUTIONS:
+        _check_convolution(where, step, inputs, [values[i] for i in step.outputs], plan)
+        return
+    y = values[step.output]
+    if step.op is Op.CONCAT:
+        wanted = [(inputs[0].kind, y.level)] * len(inputs)
+        channels = sum(x.channels for x in inputs)
+    else:
+        wanted = [(Kind.FLOAT, y.level + STEP_UP.get(step.op, 0))] * len(inputs)
+        channels = inputs[0].channels
+    for number, (x, (kind, level)) in enumerate(zip(inputs, wanted, strict=True)):
+        levels = (level, level + 1) if step.op is Op.ADD and number == 1 else (level,)
+        same = step.op is not Op.ADD or x.channels == channels
+        if x.kind is not kind or x.level not in levels or not same:
+            raise inconsistent(f"input {number} of {where}", f"{kind.name} of level {levels}", show(x))
+    if (y.kind, y.channels) != (wanted[0][0], channels):
+        raise inconsistent(f"output of {where}", f"{wanted[0][0].name}, {channels} channels", show(y))
+    if step.activation is not Activation.NONE:
+        raise inconsistent(f"activation of {where}", "NONE", step.activation.name)
+
+
+STEP_UP = {Op.SITE_MEAN: -1, Op.UNPOOL: 1}  # how much coarser the input is than the output
+
+
+def _check_convolution(where: str, step: Step, inputs: list[Value], outputs: list[Value], plan: Grid) -> None:
+    x, y = inputs[0], outputs[0]
+    kind = Kind.FLOAT if step.op is Op.SPARSE_CONV else Kind.BITS
+    if x.kind is not kind or abs(x.level - y.level) > 1:
+        raise inconsistent(f"input of {where}", f"{kind.name}, at most one level away", show(x))
+    for other in inputs[1:]:
+        if (other.kind, other.channels) != (Kind.FLOAT, y.channels) or other.level - y.level not in (0, 1):
+            wanted = f"FLOAT, {y.channels} channels, level {y.level} or above"
+            raise inconsistent(f"shortcut of {where}", wanted, show(other))
+    for other in outputs:
+        if (other.channels, other.level) != (y.channels, y.level):
+            raise inconsistent(f"outputs of {where}", f"all as {show(y)}", show(other))
+    kinds = [value.kind for value in outputs]
+    floats = kinds.count(Kind.FLOAT)
+    if kinds != sorted(kinds) or (floats > 1 and Kind.BITS in kinds):
+        raise inconsistent(
+            f"outputs of {where}", "floats, or floats once at most and then signs", [k.name for k in kinds]
+        )
+    _check_optional(where, step, kinds.count(Kind.BITS))
+    _check_kernel(where, step, x, y, plan)
+
+
+def _check_optional(where: str, step: Step, signs: int) -> None:
+    for name, needed in (("prelu", step.activation is Activation.RPRELU), ("thresholds", signs > 0)):
+        if (name in step.blobs) != needed:
+            raise inconsistent(f"blobs of {where}", f"{'' if needed else 'no '}{name}", ", ".join(step.blobs))
+
+
+def _check_kernel(where: str, step: Step, x: Value, y: Value, plan: Grid) -> None:
+    """Check the number of offsets, which the weight's rows say, and the groups."""
+    row = x.channels if step.op is Op.SPARSE_CONV else words(x.channels)
+    rows = len(np.atleast_1d(step.blobs["weight"]))
+    allowed = (1, 27, 125)[: 2 if plan.size == 3 else 3] if x.level == y.level else (CHILDREN,)
+    if rows % row or rows // row not in allowed:
+        raise inconsistent(f"weight of {where}", f"rows for {allowed} offsets, {row} each", rows)
+    if rows // row * x.channels > MOST_SIGNS:
+        raise inconsistent(f"weight of {where}", f"at most {MOST_SIGNS} terms in a sum", rows // row * x.channels)
+    shifts = step.blobs.get("shifts")
+    if shifts is None:
+        return
+    groups = len(np.atleast_1d(shifts))
+    if plan.size != 5 or rows // row != 27 or groups < 1 or y.channels % groups:
+        found = f"size {plan.size}, {rows // row} offsets, {groups} groups of {y.channels} channels"
+        raise inconsistent(f"shifts of {where}", "a plan of size 5, 27 offsets, equal groups", found)
+
+
+def blob_types(step: Step, values: tuple[Value, ...]) -> Types:
+    """Return the dtype and the shapes that each blob of a convolution may have; the weight's rows are checked apart."""
+    outputs = [values[i] for i in step.outputs]
+    channels, kinds = outputs[0].channels, [value.kind for value in outputs]
+    rows, single = len(step.blobs["weight"]), np.dtype(np.float32)
+    maps = (max(1, kinds.count(Kind.FLOAT)), channels)
+    shifts = step.blobs.get("shifts")
+    return {
+        "weight": (single if step.op is Op.SPARSE_CONV else np.dtype(np.uint64), [(rows, channels)]),
+        "scale": (single, [maps]),
+        "bias": (single, [maps]),
+        "prelu": (single, [(3, channels)]),
+        "thresholds": (single, [(kinds.count(Kind.BITS), channels)]),
+        "shifts": (np.dtype(np.int8), [(0 if shifts is None else len(shifts), 3)]),
+    }
