@@ -32,7 +32,7 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
 }
 MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "show": {"matplotlib"},
-    "data": {"h5py", "scipy"},
+    "data": {"h5py"},
     "cli": {"matplotlib", "rich"},
 }
 INSIDE_LEARN = {  # part: the parts it must never see

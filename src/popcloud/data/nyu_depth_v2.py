@@ -12,7 +12,6 @@ holds whole pixels (the example's is 2 cm).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from popcloud.cloud import IGNORE, Floats, PointCloud, SceneSet
 from popcloud.data.common import check_scene_request, keep_scenes
+from popcloud.data.files_mat import read_array
 from popcloud.data.scene_files import (
     COLOURS,
     damaged,
@@ -44,7 +44,7 @@ FEATURES = ("one", *COLOURS)  # the example's: [255, r, g, b] / 127.5 - 1
 SPLITS = {"train": "trainNdxs", "test": "testNdxs"}  # there is no official validation split
 IMAGES, MAPPING, LISTS = "nyu_depth_v2_labeled.mat", "classMapping40.mat", "splits.mat"
 LAYOUT = f"expected {IMAGES}, {MAPPING} and {LISTS}"
-NEEDS = "NYU Depth v2 needs h5py and scipy: pip install 'popcloud[nyu]'"
+MOST = 1 << 20  # more than any class or image
 
 WIDTH, HEIGHT = 640, 480  # pixels
 COLUMNS, ROWS = np.arange(40, 600), np.arange(45, 470)  # inside the border that the camera's calibration leaves empty
@@ -67,7 +67,7 @@ def load(
     scenes   at most so many images, drawn by the seed; the others are not read
     Returns clouds named image_<number>, the number being MATLAB's, with a column of ones and colours in [-1, 1].
     Raises DatasetError for a file or array that is missing, arrays that don't fit each other, labels beyond the
-    mapping, and where h5py or scipy are not installed.
+    mapping, and where h5py is not installed.
     """
     check_scene_request(split, scenes, tuple(SPLITS))
     root = folder_of("nyu_depth_v2", root, LAYOUT)
@@ -81,7 +81,7 @@ def load(
 
 def mapping_of(path: Path) -> NDArray[np.int64]:
     """Return the class of each label of the images: IGNORE for 0, a class for 1 to 894."""
-    mapped = _matlab(path, "mapClass")
+    mapped = _whole_numbers(path, "mapClass")
     if mapped.min() < 1 or mapped.max() > len(CLASSES):
         raise damaged(path, f"mapClass: expected classes 1 to {len(CLASSES)}, found {mapped.min()} to {mapped.max()}")
     return id_table({0: IGNORE} | {label: int(kind) - 1 for label, kind in enumerate(mapped, start=1)})
@@ -89,32 +89,17 @@ def mapping_of(path: Path) -> NDArray[np.int64]:
 
 def numbers_of(path: Path, name: str) -> list[int]:
     """Return the numbers of a split's images, from 1, ascending."""
-    numbers = np.unique(_matlab(path, name))
+    numbers = np.unique(_whole_numbers(path, name))
     if numbers[0] < 1:
         raise damaged(path, f"{name}: expected image numbers from 1, found {numbers[0]}")
     return [int(number) for number in numbers]
 
 
-def _matlab(path: Path, name: str) -> NDArray[np.int64]:
-    """Return an array of whole numbers (N,), N >= 1, from a MATLAB v5 file."""
-    try:
-        from scipy.io import loadmat  # only this data set needs it
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise DatasetError(NEEDS) from error
-    unreadable = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, EOFError, MemoryError)
-    try:
-        values = np.asarray(loadmat(path, variable_names=[name])[name]).reshape(-1)
-    except KeyError as error:
-        raise damaged(path, f"expected the array {name}, found none") from error
-    except (*unreadable, OverflowError, zlib.error, MatReadError) as error:
-        raise damaged(path, f"not a readable MATLAB v5 file ({' '.join(str(error).split())})") from error
-    if (
-        not len(values)
-        or values.dtype.kind not in "iuf"
-        or not (np.isfinite(values) & (values == np.rint(values))).all()
-    ):
-        raise damaged(path, f"{name}: expected whole numbers, found {len(values)} of {values.dtype}")
+def _whole_numbers(path: Path, name: str) -> NDArray[np.int64]:
+    """Return an array of whole numbers (N,), N >= 1, from a MATLAB v5 file, which stores them as floats."""
+    values = read_array(path, name)
+    if not len(values) or not (np.abs(values) < MOST).all() or (values != np.rint(values)).any():
+        raise damaged(path, f"{name}: expected whole numbers, found others or none")
     return values.astype(np.int64)
 
 
@@ -122,7 +107,7 @@ def _read_images(path: Path, numbers: list[int], table: NDArray[np.int64]) -> It
     try:
         import h5py  # only this data set and one form of ModelNet40 need it
     except ImportError as error:
-        raise DatasetError(NEEDS) from error
+        raise DatasetError("NYU Depth v2 needs h5py: pip install 'popcloud[learn]'") from error
     try:
         with h5py.File(path, "r") as file:
             _check_arrays(path, file, numbers[-1])
