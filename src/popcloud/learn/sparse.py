@@ -43,6 +43,7 @@ class _SparseConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
         d_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if ctx.needs_input_grad[1] else None
         for columns, at in _groups(ctx.maps, weight.shape[2]):
@@ -77,9 +78,7 @@ def _add_products(x: Tensor, weight: Tensor, at: TensorMap, y: Tensor) -> None:
 def _add_weight_gradient(x: Tensor, grad: Tensor, at: TensorMap, d_weight: Tensor) -> None:
     """dW[k] += x[inputs]^T grad[outputs], in place; grad and d_weight may be slices of columns."""
     if _by_engine(x):
-        sums = (
-            d_weight if d_weight.is_contiguous() else torch.zeros_like(d_weight, memory_format=torch.contiguous_format)
-        )
+        sums = d_weight if d_weight.is_contiguous() else torch.zeros(d_weight.shape)
         operands = (x.contiguous().numpy(), grad.numpy(), at.inputs.numpy(), at.outputs.numpy(), at.ranges.numpy())
         native.engine().sparse_conv_weight_grad(*operands, sums.numpy(), torch.get_num_threads())
         if sums is not d_weight:
