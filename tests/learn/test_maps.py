@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from surfaces import geometry_of, pyramid_of, scattered
 
 from popcloud.errors import RecipeError
 from popcloud.learn.maps import TensorMap, TensorPyramid
+from surfaces import geometry_of, pyramid_of, scattered
 
 
 def pairs_of(at: TensorMap) -> list[set[tuple[int, int]]]:

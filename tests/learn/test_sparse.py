@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from surfaces import geometry_of, pyramid_of, scattered, sphere
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from popcloud import native
 from popcloud.learn.maps import TensorMap, TensorPyramid
 from popcloud.learn.sparse import child_mean, sparse_conv, unpool
+from surfaces import geometry_of, pyramid_of, scattered, sphere
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
