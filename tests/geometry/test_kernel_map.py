@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popcloud.errors import RecipeError
-from popcloud.geometry import kernel_map
 from popcloud.geometry.kernel_map import KernelMap, neighbour_rows, stack_maps, strided, submanifold
 from sites import CLOUDS, all_pairs, assert_same_map, dense, pairs, small_clouds
 
@@ -79,12 +78,6 @@ def test_arrays_are_of_one_kind_and_in_one_piece(sites):
     for made in (submanifold(sites, 3), submanifold(sites, 5).picked(neighbour_rows((1, 0, 0))), strided(sites)[1]):
         check_types(made)
         check_types(made.transposed())
-
-
-def test_filling_the_table_in_many_parts_changes_nothing(monkeypatch):
-    whole = submanifold(CLOUDS["crowded"], 5)
-    monkeypatch.setattr(kernel_map, "TABLE", 3 * 8**3)  # three blocks at a time
-    assert_same_map(submanifold(CLOUDS["crowded"], 5), whole)
 
 
 def test_dense_block_has_the_counts_of_a_dense_convolution():

@@ -70,8 +70,9 @@ def test_point_on_a_border_belongs_to_the_site_above(corners, edge):
 
 
 def test_quotient_is_taken_in_float64():
-    xyz = np.full((1, 3), np.nextafter(np.float32(1000), np.float32(0)))  # in float32 the quotient would round up
-    assert (voxelize(xyz, 0.001).sites < 1_000_000).all()
+    below = np.float32(0.7)  # less than 0.7, while its quotient by float32's 0.1 is 7
+    assert below / np.float32(0.1) == 7
+    assert voxelize(np.full((1, 3), below), 0.1).sites.tolist() == [[6, 6, 6]]
 
 
 @pytest.mark.parametrize("edge", [0, -0.1, np.nan, np.inf])

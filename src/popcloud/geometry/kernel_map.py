@@ -7,7 +7,7 @@ A neighbour that is not active is in no pair, so it adds exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +21,7 @@ Longs = NDArray[np.int64]
 
 SIZES = (3, 5)
 EDGE = 4  # of the blocks in which neighbours are looked up, in sites
-TABLE = 1 << 20  # entries of the table of blocks that is filled at a time: a few MB, so it stays near the core
+WITHIN = (EDGE * EDGE, EDGE, 1)  # coordinates within a block, times this, are the place in it
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,23 @@ def submanifold(sites: Ints, size: int = 3) -> KernelMap:
     sites  (S, 3) int32, unique, in canonical order
     size   3 or 5; offsets in lexicographic order, x slowest, from -(size // 2) up
 
-    Way: a table of site numbers per block of 4^3 sites with a rim of size // 2, so that each offset is one look-up for
-    all sites of many blocks at once. Raises ValueError if the sites of a block are not side by side.
+    Half of the offsets are looked up, block by block; the other half is their mirror image. Raises RecipeError for
+    another size, ValueError if the sites of a block of 4^3 are not side by side.
     """
     if size not in SIZES:
         raise RecipeError(f"kernel size {size}: expected one of {', '.join(map(str, SIZES))}")
     offsets = np.array(list(product(range(-(size // 2), size // 2 + 1), repeat=3)), np.int8)
-    found: list[list[tuple[Ints, Ints]]] = [[] for _ in offsets]
-    for first, base, table in _tables(sites, size // 2):
-        side = EDGE + size - 1
-        steps = offsets.astype(np.int64) @ (side * side, side, 1)
-        for step, pieces in zip(steps, found, strict=True):
-            neighbours = table[base + step]
-            rows = np.flatnonzero(neighbours >= 0)
-            pieces.append((neighbours[rows], (rows + first).astype(np.int32)))
-    inputs, outputs = (np.concatenate([pair[i] for pieces in found for pair in pieces]) for i in (0, 1))
-    ranges = _ranges([sum(len(pair[0]) for pair in pieces) for pieces in found])
+    blocks = _Blocks.of(sites)
+    own = np.arange(len(sites), dtype=np.int32)
+    pieces = [(own, own)] * len(offsets)
+    for k in range(len(offsets) // 2):
+        found = blocks.neighbours(offsets[k])
+        inputs, outputs = pieces[k] = _present(found)
+        found.fill(-1)
+        found[inputs] = outputs
+        pieces[-1 - k] = _present(found)
+    ranges = _ranges([len(inputs) for inputs, _ in pieces])
+    inputs, outputs = (np.concatenate(side) for side in zip(*pieces, strict=True))
     return KernelMap(offsets, inputs, outputs, ranges, len(sites), len(sites), ranges[::-1].copy())
 
 
@@ -150,43 +151,59 @@ def _runs(cells: Ints) -> tuple[Longs, Ints]:
     return np.flatnonzero(new), np.cumsum(new, dtype=np.int32) - np.int32(1)
 
 
-def _tables(sites: Ints, rim: int) -> Iterator[tuple[int, Longs, Ints]]:
-    """Yield, for some blocks at a time: the first site, each site's place in the flat table, and the table.
+def _present(found: Ints) -> tuple[Ints, Ints]:
+    """Return the pairs (inputs, outputs) of the row found for each output, -1 where there is none."""
+    outputs = np.flatnonzero(found >= 0)
+    return found[outputs], outputs.astype(np.int32)
 
-    The table holds the numbers of the sites of each block and its rim, -1 where there is none.
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Sites in blocks of 4^3: searching is for blocks, of which there are few; a site is then looked up.
+
+    block   (S,) of each site: its number, times 27
+    place   (S,) of each site within its block, 0 .. 63
+    beside  (B * 27,): where in `rows` the blocks around each block begin, in lexicographic order
+    rows    ((B + 1) * 64,): which site is at each place of each block, -1 for none; the last block is an empty one
     """
-    side = EDGE + 2 * rim
-    starts, block_of = _runs(sites // EDGE)
-    beside = _blocks_beside(sites[starts] // EDGE)
-    inner = (sites % EDGE).astype(np.int64)
-    own = np.full((len(starts) + 1, EDGE, EDGE, EDGE), -1, np.int32)  # the last block is the one that is absent
-    own[block_of, inner[:, 0], inner[:, 1], inner[:, 2]] = np.arange(len(sites), dtype=np.int32)
-    place = (inner + rim) @ (side * side, side, 1)
-    borders = np.append(starts, len(sites))
-    parts = {-1: (slice(0, rim), slice(EDGE - rim, EDGE)), 0: (slice(rim, rim + EDGE), slice(None))}
-    parts[1] = (slice(rim + EDGE, side), slice(0, rim))
-    step = max(1, TABLE // side**3)
-    for first in range(0, len(starts), step):
-        last = min(first + step, len(starts))
-        table = np.empty((last - first, side, side, side), np.int32)
-        for column, delta in enumerate(product((-1, 0, 1), repeat=3)):
-            to, source = zip(*(parts[d] for d in delta), strict=True)
-            table[(slice(None), *to)] = own[(beside[column, first:last], *source)]
-        rows = slice(borders[first], borders[last])
-        yield int(borders[first]), place[rows] + (block_of[rows] - first) * side**3, table.ravel()
+
+    block: Longs
+    place: Longs
+    beside: Longs
+    rows: Ints
+
+    @classmethod
+    def of(cls, sites: Ints) -> _Blocks:
+        """Return the blocks of sites (S, 3)."""
+        starts, number = _runs(sites // EDGE)
+        place = (sites % EDGE) @ np.array(WITHIN)
+        rows = np.full((len(starts) + 1) * EDGE**3, -1, np.int32)
+        block = number.astype(np.int64)
+        rows[block * EDGE**3 + place] = np.arange(len(sites), dtype=np.int32)
+        return cls(block * 27, place, _blocks_beside(sites[starts] // EDGE).ravel() * EDGE**3, rows)
+
+    def neighbours(self, offset: NDArray[np.int8]) -> Ints:
+        """Return the row of the neighbour at `offset` of each site, -1 where there is none."""
+        moved = np.array(list(product(range(EDGE), repeat=3))) + offset
+        around = (moved // EDGE + 1) @ (9, 3, 1)  # which of the 27 blocks each place looks into
+        within = (moved % EDGE) @ WITHIN
+        return self.rows[self.beside[self.block + around[self.place]] + within[self.place]]
 
 
 def _blocks_beside(blocks: Ints) -> Longs:
-    """Return the numbers (27, B) of the blocks around each of (B, 3), in lexicographic order; B where there is none."""
-    wide = blocks.astype(np.int64) - blocks.min(axis=0) + 1
-    keys = wide @ np.array([1 << 42, 1 << 21, 1])  # 2^20 sites are 2^18 blocks, so a step never carries
+    """Return the numbers (B, 27) of the blocks around each of (B, 3), in lexicographic order; B where there is none."""
+    to_key = np.array([1 << 42, 1 << 21, 1])  # 2^20 sites are 2^18 blocks: a step over the border meets no other block
+    keys = (blocks - blocks.min(axis=0)) @ to_key
     order = np.argsort(keys)
     keys = keys[order]
     if np.any(keys[1:] == keys[:-1]):
         raise ValueError("sites of a block are not side by side; sort the sites by voxels.morton")
-    beside = np.empty((27, len(blocks)), np.int64)
-    for column, delta in enumerate(product((-1, 0, 1), repeat=3)):
-        wanted = keys + int(np.dot(delta, (1 << 42, 1 << 21, 1)))
+    beside = np.full((len(blocks), 27), len(blocks))
+    beside[:, 13] = np.arange(len(blocks))
+    for column, delta in enumerate(list(product((-1, 0, 1), repeat=3))[:13]):
+        wanted = keys + to_key @ delta
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        beside[column, order] = np.where(keys[at] == wanted, order[at], len(blocks))
+        met = keys[at] == wanted
+        one, two = order[met], order[at[met]]
+        beside[one, column], beside[two, 26 - column] = two, one
     return beside
