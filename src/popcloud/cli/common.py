@@ -84,7 +84,9 @@ def add_dataset(parser: Any, *, clouds: str | None = None) -> None:
     """Add the arguments that choose clouds of a data set; `clouds` is the help of --clouds, None leaves it out."""
     parser.add_argument("--dataset", metavar="NAME", help="data set (default: the one it was trained on)")
     parser.add_argument("--root", metavar="DIR", type=Path, help="folder of the data set, for those that have one")
-    parser.add_argument("--split", default="test", metavar="NAME", help="train or test (default: test)")
+    parser.add_argument(
+        "--split", default="test", metavar="NAME", help="train or test, of scenes also val (default: test)"
+    )
     if clouds is not None:
         parser.add_argument("--clouds", type=count, metavar="N", help=clouds)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from popcloud.cli import scenes
 from popcloud.cli.common import (
     KERNELS_HELP,
     THREADS_HELP,
@@ -33,17 +34,20 @@ from popcloud.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from popcloud.cloud import CloudSet
-    from popcloud.learn.recipe import Recipe
+    from popcloud.learn.checkpoint import Trained
+    from popcloud.learn.tasks import AnyRecipe
 
 TRAIN = """\
 RECIPE.yaml holds the choices of a run; each can be changed by field=value, and all have defaults.
+task=scenes learns a class per point in place of one per cloud, in one or more stages.
 `popcloud train --fields` lists them. The folder DIR gets best.safetensors (the network of the epoch that
 was best on the validation clouds), last.safetensors (all that --resume needs), log.jsonl and result.json.
 Ctrl-C saves and says how to go on; a run that was killed goes on from its last epoch. Needs PyTorch."""
 
 EVAL = """\
 THING is a checkpoint (a file, or the folder of a run) and is run by PyTorch, or a packed model (*.popc)
-and is run by the engine. The clouds are those of the data set it was trained on, unless you name another."""
+and is run by the engine. The clouds are those of the data set it was trained on, unless you name another.
+Of scenes it is the mean IoU over points that is measured, on the split test, or val where there is no test."""
 
 
 def add(commands: Commands) -> None:
@@ -56,6 +60,7 @@ def add(commands: Commands) -> None:
         TRAIN,
         "  popcloud train recipes/shapes_bipointnet.yaml --out runs/shapes\n"
         "  popcloud train binarizer=bnn pool=max epochs=5 --out runs/bnn\n"
+        "  popcloud train recipes/rooms_unet_s_net.yaml --out runs/rooms\n"
         "  popcloud train --resume --out runs/shapes",
     )
     p.add_argument("what", nargs="*", metavar="RECIPE.yaml | field=value", help="a recipe, and changes to it")
@@ -73,7 +78,9 @@ def add(commands: Commands) -> None:
         "  popcloud eval runs/shapes\n  popcloud eval zoo/model.popc --root data/modelnet40 --split test --json",
     )
     p.add_argument("thing", type=Path, metavar="THING", help="checkpoint or model")
-    add_dataset(p, clouds="at most so many clouds (default: all)")
+    add_dataset(p, clouds="at most so many clouds or scenes (default: all)")
+    p.add_argument("--views", type=count, metavar="N", help="of scenes: turned and mirrored views to average")
+    p.set_defaults(split=None)
     p.add_argument("--threads", type=count, metavar="N", help=f"of a model: {THREADS_HELP}")
     p.add_argument("--kernels", metavar="NAME", help=f"of a model: {KERNELS_HELP}")
     add_json(p)
@@ -82,8 +89,11 @@ def add(commands: Commands) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train, or print the fields of a recipe."""
     from popcloud.learn.progress import reporter
-    from popcloud.learn.recipe import document
+    from popcloud.learn.scenes.recipe import SceneRecipe
+    from popcloud.learn.scenes.stages import total_epochs
+    from popcloud.learn.scenes.train import train as run_scenes
     from popcloud.learn.stop import Stopped
+    from popcloud.learn.tasks import document
     from popcloud.learn.train import train as run
 
     if args.fields:
@@ -92,8 +102,13 @@ def train(args: argparse.Namespace) -> None:
     if args.out is None:
         raise RecipeError("train: --out DIR is missing; name the folder that the run is written to")
     recipe = _recipe(args)
+    how: dict[str, Any] = {"resume": args.resume, "progress": reporter(sys.stderr)}
     try:
-        result = run(recipe, args.out, resume=args.resume, progress=reporter(sys.stderr))
+        if isinstance(recipe, SceneRecipe):
+            found = run_scenes(recipe, args.out, **how)
+            show_json(asdict(found)) if args.json else scenes.show_result(found, total_epochs(recipe), args.out)
+            return
+        result = run(recipe, args.out, **how)
     except Stopped as stopped:
         raise Stopped(f"{stopped}: popcloud train --resume --out {shlex.quote(str(args.out))}") from None
     if args.json:
@@ -107,10 +122,10 @@ def train(args: argparse.Namespace) -> None:
     print(f"next         popcloud pack {shlex.quote(str(args.out))} model.popc")
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def _recipe(args: argparse.Namespace) -> AnyRecipe:
     """Return the recipe that the arguments ask for; a resumed run has its own in its folder."""
-    from popcloud.learn.recipe import load
-    from popcloud.learn.train import RECIPE
+    from popcloud.learn.folder import RECIPE
+    from popcloud.learn.tasks import load
 
     files = [word for word in args.what if "=" not in word or Path(word).is_file()]
     changes = [word for word in args.what if word not in files]
@@ -125,8 +140,13 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Print overall and mean-class accuracy."""
-    clouds, answers, by = _answers_of_model(args) if is_model(args.thing) else _answers_of_checkpoint(args)
+    """Print overall and mean-class accuracy; of scenes mean IoU, accuracy and the IoU of each class."""
+    trained = None if is_model(args.thing) else _trained(args.thing)
+    if trained is not None and trained.recipe.task == "scenes":
+        scenes.evaluate(args, trained)
+        return
+    args.split = args.split or "test"
+    clouds, answers, by = _answers_of_model(args) if trained is None else _answers_of_checkpoint(args, trained)
     found = accuracy(clouds.labels, answers, len(clouds.classes))
     if args.json:
         per_class = _per_class(clouds, answers)
@@ -157,11 +177,15 @@ def _answers_of_model(args: argparse.Namespace) -> tuple[CloudSet, Labels, str]:
     return clouds, np.concatenate(answers), f"the engine ({session.kernels})"
 
 
-def _answers_of_checkpoint(args: argparse.Namespace) -> tuple[CloudSet, Labels, str]:
+def _trained(path: Path) -> Trained:
     from popcloud.learn import checkpoint
+
+    return checkpoint.load(path)
+
+
+def _answers_of_checkpoint(args: argparse.Namespace, trained: Trained) -> tuple[CloudSet, Labels, str]:
     from popcloud.learn.metrics import answers
 
-    trained = checkpoint.load(args.thing)
     recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
     clouds = load_clouds(source_of(args), recipe, points=trained.recipe.points, classes=trained.classes)
     return clouds, answers(trained.model, clouds, trained.recipe.batch), "PyTorch"

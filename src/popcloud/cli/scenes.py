@@ -1,0 +1,85 @@
+"""What train and eval say of scenes: mean IoU, accuracy, and the IoU of each class."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popcloud.cli.common import show_json, text_table
+from popcloud.errors import DatasetError
+
+if TYPE_CHECKING:
+    from popcloud.cloud import SceneSet
+    from popcloud.learn.checkpoint import Trained
+    from popcloud.learn.scenes.train import SceneResult
+
+Table = Mapping[str, Any]
+
+
+def show_result(result: SceneResult, epochs: int, out: Path) -> None:
+    """Print what a run came to."""
+    rows = [
+        [one["name"], str(one["epochs"]), f"{one['seconds']:.0f} s", _percent(one["validation"])]
+        for one in result.stages
+    ]
+    print(text_table(["stage", "epochs", "time", "validation mIoU"], rows))
+    print(f"\nbest epoch   {result.best_epoch} of {epochs}")
+    for name, found in (("validation", result.validation), ("test", result.test)):
+        if found is not None:
+            print(f"{name:<12} mIoU {found['mean_iou']:.1%}, accuracy {found['accuracy']:.1%}")
+    print(f"time         {result.seconds:.0f} s")
+    print(f"checkpoint   {result.checkpoint}")
+    print(f"next         popcloud eval {shlex.quote(str(out))}")
+
+
+def evaluate(args: argparse.Namespace, trained: Trained) -> None:
+    """Print the figures of a trained network over the scenes of a split."""
+    from popcloud.geometry.plan import GridPlan
+    from popcloud.learn.scenes.batches import Workshop, check
+    from popcloud.learn.scenes.evaluate import Whole, measured
+
+    recipe, net = trained.recipe, trained.model
+    split, scenes = _scenes(args, trained)
+    plan = GridPlan(recipe.edge, net.levels, net.size)  # type: ignore[arg-type]
+    shop = Workshop(check(scenes, split), plan, recipe.max_sites, recipe.inputs, None, recipe.seed)
+    found = measured(net, Whole(shop, scenes), args.views or recipe.views)
+    assert found is not None  # there is a scene at least
+    if args.json:
+        show_json({"path": args.thing, "by": "PyTorch", "split": split, **found})
+        return
+    print(text_table(["class", "IoU"], [[name, _percent(share)] for name, share in found["iou"].items()]))
+    count = f"{found['points']:,} points of {found['scenes']} scenes"
+    print(f"\n{args.thing}, run by PyTorch, on {count} of the {split} split")
+    print(f"mean IoU   {found['mean_iou']:.1%}")
+    print(f"accuracy   {found['accuracy']:.1%}")
+
+
+def _scenes(args: argparse.Namespace, trained: Trained) -> tuple[str, SceneSet]:
+    """Return the split that is wanted and its scenes: "test" where the data set has it, else "val"."""
+    from popcloud import data
+
+    recipe = trained.recipe
+    name = args.dataset or recipe.dataset
+    same = name == recipe.dataset
+    split = args.split or ("test" if "test" in data.LABELLED_SPLITS.get(name, ("test",)) else "val")
+    root = args.root or (recipe.root if same else None)
+    scenes = data.scenes(name)(
+        None if root is None else Path(root),
+        split,
+        seed=recipe.data_seed if same else 0,
+        classes=trained.classes,
+        scenes=args.clouds or (recipe.train_scenes if split == "train" else recipe.test_scenes),
+    )
+    if scenes.features != trained.features:
+        raise DatasetError(
+            f"{name}: expected the features {', '.join(trained.features) or 'none'} that {args.thing} was trained on, "
+            f"found {', '.join(scenes.features) or 'none'}; choose a data set that has them"
+        )
+    return split, scenes
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
