@@ -28,12 +28,13 @@ PALETTE: dict[str, Triple] = {
     "blue": (0.18, 0.32, 0.62),
     "yellow": (0.88, 0.72, 0.20),
 }
-WOODS = ("pine", "oak", "walnut", "white", "black", "grey")
-FABRICS = ("grey", "blue", "red", "green", "beige", "black")
+# What a class may be made of; a name that comes twice comes twice as often.
+WOODS = ("pine", "oak", "oak", "walnut", "walnut", "white", "black", "grey")
+FABRICS = ("grey", "blue", "blue", "red", "green", "beige", "black")
 METALS = ("grey", "black", "white")
-PAINTS = ("white", "white", "beige", "grey", "yellow", "green", "blue")
-BRIGHTS = ("red", "green", "blue", "yellow", "white", "oak", "beige")
-CARTON = ("pine", "beige", "white", "red", "blue", "green", "black", "oak")
+SHADES = ("white", "white", "beige", "beige", "yellow", "yellow", "green", "red", "blue")
+BRIGHTS = ("red", "green", "blue", "yellow", "yellow", "white")
+CARTON = ("pine", "pine", "pine", "beige", "white", "red", "blue", "green", "oak")
 COLOUR_SPREAD = 0.05  # standard deviation between two things of one material
 
 
@@ -187,7 +188,7 @@ def shelf(rng: np.random.Generator) -> Piece:
 
 def _shade(rng: np.random.Generator, low: float, radius: float) -> Part:
     """Return a lamp's shade from height `low` up: a cone, a tube or a ball."""
-    paint = colour(rng, PAINTS + BRIGHTS)
+    paint = colour(rng, SHADES)
     if rng.random() < 0.3:
         return Part("ellipsoid", (0, 0, low + radius), (radius, radius, radius), "lamp", paint)
     top = radius * rng.uniform(0.35, 1.0)
@@ -203,7 +204,8 @@ def floor_lamp(rng: np.random.Generator) -> Piece:
         upright("lamp", metal, (0.02, 0.02), 0, height + 0.05),
         _shade(rng, height, radius),
     ]
-    return Piece(tuple(parts), radius, radius)
+    half = max(radius, foot)
+    return Piece(tuple(parts), half, half)
 
 
 def table_lamp(rng: np.random.Generator) -> Piece:
@@ -224,7 +226,7 @@ def hanging_lamp(rng: np.random.Generator, ceiling: float) -> Piece:
 def ball(rng: np.random.Generator, limit: float = 0.32) -> Piece:
     """A ball, its radius at most `limit`."""
     radius = min(rng.uniform(0.08, 0.32), limit)
-    part = Part("ellipsoid", (0, 0, radius), (radius, radius, radius), "ball", colour(rng, BRIGHTS + FABRICS))
+    part = Part("ellipsoid", (0, 0, radius), (radius, radius, radius), "ball", colour(rng, BRIGHTS))
     return Piece((part,), radius, radius)
 
 
@@ -237,7 +239,7 @@ def carton(rng: np.random.Generator, limit: Triple = (0.35, 0.35, 0.6)) -> Piece
 
 def bin_(rng: np.random.Generator) -> Piece:
     """A bucket: round, open at the top, often wider there."""
-    bottom, height = rng.uniform(0.1, 0.2), rng.uniform(0.22, 0.5)
+    bottom, height = rng.uniform(0.1, 0.22), rng.uniform(0.22, 0.55)
     top = bottom * rng.uniform(0.95, 1.35)
     part = upright("bin", colour(rng, METALS + BRIGHTS), (bottom, top), 0, height, top=False)
     return Piece((part,), top, top)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcloud.cloud import IGNORE, Floats, PointCloud, SceneSet
-from popcloud.data.common import check_scene_request, keep_scene_classes, keep_scenes
+from popcloud.data.common import check_scene_request, choose_classes, keep_scene_classes, keep_scenes
 from popcloud.errors import DatasetError, unknown
 
 CLASSES = ("ground", "vegetation", "building")
@@ -56,6 +56,7 @@ def load(
     check_scene_request(split, scenes, SPLITS)
     if part not in PARTS:
         raise DatasetError(unknown("part of ign_lidarhd", part, PARTS))
+    choose_classes(classes, CLASSES)  # refused before the work and not after it
     if root is None:
         raise DatasetError(f"ign_lidarhd: expected the data set's folder, found none; {LAYOUT}")
     paths = sorted(Path(root).glob(f"{split}_{part}_*.npz"))

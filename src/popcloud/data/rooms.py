@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from popcloud.cloud import PointCloud, SceneSet
 from popcloud.data import furniture
-from popcloud.data.common import SCENE_SPLITS, check_scene_request, keep_scene_classes
+from popcloud.data.common import SCENE_SPLITS, check_scene_request, choose_classes, keep_scene_classes
 from popcloud.data.furniture import FURNITURE, Piece, Top, colour, cuboid
 from popcloud.data.raycast import Doubles, Hits, Part, Triple, cast
 
@@ -34,15 +34,15 @@ COUNTS = {
     "table": (1, 3),
     "chair": (2, 5),
     "lamp": (1, 2),
-    "bin": (1, 3),
+    "bin": (2, 4),
     "box": (1, 4),
-    "ball": (1, 3),
+    "ball": (2, 3),
 }
 AT_WALL = {"sofa": 0.7, "shelf": 0.85, "table": 0.3}  # the chance to stand with the back to a wall
 AT_TABLE = 0.6  # the chance that a chair stands at a table
 TRIES = 25  # places tried per piece
-WALL_PAINTS = ("white", "white", "beige", "grey", "blue", "yellow", "green")
-FLOORS = ("oak", "pine", "walnut", "grey", "beige", "blue")
+WALL_PAINTS = ("white", "white", "white", "beige", "beige", "grey", "blue", "green")
+FLOORS = ("oak", "oak", "pine", "walnut", "grey", "grey", "beige")
 
 RAYS = 17_000  # per place, over the field of view
 VIEW = (150.0, 240.0)  # its width in degrees, towards the middle of the room
@@ -54,7 +54,7 @@ NOISE, NOISE_GROWTH = 0.003, 0.0015  # standard deviation along the ray: metres,
 GRAZING = 0.25  # below this cosine between ray and normal an echo comes back with a chance in proportion to it
 LOST = 0.03  # the chance that any other echo does not come back
 AMBIENT = 0.6  # what a surface that faces away from the light keeps of its colour
-TINT, GRAIN = 0.08, 0.04  # standard deviations: of the light's colour, of the colour from point to point
+TINT, GRAIN = 0.06, 0.04  # standard deviations: of the light's colour, of the colour from point to point
 
 
 def load(
@@ -74,6 +74,7 @@ def load(
     Raises DatasetError for an unknown split or class, or fewer than one scene.
     """
     check_scene_request(split, scenes)
+    choose_classes(classes, CLASSES)  # refused before the work and not after it
     numbers = range(SCENES[split] if scenes is None else scenes)
     stream = SCENE_SPLITS.index(split)
     clouds = tuple(make(np.random.default_rng([seed, stream, number])) for number in numbers)
@@ -110,7 +111,7 @@ class Rectangle:
 
     def corners(self) -> Doubles:
         """Return (4, 2)."""
-        signs, middle = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]), np.array([self.x, self.y])
+        signs, middle = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]), np.array([self.x, self.y])
         return np.asarray(_turn(signs * [self.half_x, self.half_y], self.turn) + middle)
 
     def meets(self, other: Rectangle) -> bool:
@@ -232,15 +233,15 @@ class Room:
         self.parts.extend(part.moved(ground.turn, (ground.x, ground.y, 0.0)) for part in parts)
 
     def places(self, rng: np.random.Generator, count: int) -> list[Doubles]:
-        """Return `count` places (3,) to scan from, free of furniture and, if there are two, in different corners."""
+        """Return `count` places (3,) to scan from, clear of furniture and, if there are two, far from each other."""
         tried = rng.uniform(-0.5, 0.5, (64, 2)) * [self.width - 2 * FREE, self.depth - 2 * FREE]
         clear = np.full(len(tried), np.inf)
         for ground in self.taken:
             clear = np.minimum(clear, ground.distance(tried))
-        chosen = [int(clear.argmax())] if (clear < FREE).all() else [int(np.flatnonzero(clear >= FREE)[0])]
+        free = np.flatnonzero(clear >= min(FREE, clear.max() / 2))  # where all is crowded, half of the best will do
+        chosen = [free[0]]
         if count == 2:
-            far = np.linalg.norm(tried - tried[chosen[0]], axis=1)
-            chosen.append(int(np.where(clear >= min(FREE, clear.max()), far, -1).argmax()))
+            chosen.append(free[np.linalg.norm(tried[free] - tried[free[0]], axis=1).argmax()])
         return [np.array([*tried[row], rng.uniform(*EYE)]) for row in chosen]
 
 
