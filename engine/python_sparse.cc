@@ -35,10 +35,11 @@ std::string shape_text(size_t a, size_t b, size_t c) {
 template <class Array>
 size_t stride_of(const Array& a, const char* name) {
   const size_t columns = a.shape(1);
+  if (a.size() == 0) return columns;
   require(columns <= 1 || a.stride(1) == 1, std::string(name) +
                                                 " must have its columns side by side, found a stride of " +
                                                 std::to_string(a.stride(1)) + "; pass a copy");
-  if (a.shape(0) <= 1 || columns == 0) return columns;
+  if (a.shape(0) == 1) return columns;
   require(a.stride(0) >= static_cast<int64_t>(columns),
           std::string(name) + " has rows that overlap or run backwards, a stride of " +
               std::to_string(a.stride(0)) + "; pass a copy");

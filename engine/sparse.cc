@@ -43,21 +43,24 @@ void check_range(const KernelMap& map, size_t k) {
            ") of " + std::to_string(map.pairs) + " pairs");
 }
 
-// Signs instead of comparisons, so that any vector instruction set will do: the highest bit of the result is
-// set if a row is negative or >= rows.
+// Signs instead of comparisons, so that any vector instruction set will do: the highest bit of the answer
+// says whether a row is negative or >= rows.
 uint32_t outside(const int32_t* row, size_t count, size_t rows) {
+  if (rows == 0 && count > 0) return ~0u;
   const uint32_t last = static_cast<uint32_t>(rows) - 1;
-  uint32_t bad = rows == 0 && count > 0 ? ~0u : 0;
+  uint32_t bad = 0;
   for (size_t i = 0; i < count; ++i)
     bad |= static_cast<uint32_t>(row[i]) | (last - static_cast<uint32_t>(row[i]));
   return bad;
 }
 
-// For rows >= 0: the highest bit is set if one is not greater than the one before.
-uint32_t descending(const int32_t* row, size_t count) {
-  uint32_t bad = 0;
+// The highest bit of the answer says whether a row is negative, not greater than the one before, or >= rows.
+uint32_t disordered(const int32_t* row, size_t count, size_t rows) {
+  if (count == 0) return 0;
+  uint32_t bad = outside(row, 1, rows) | outside(row + count - 1, 1, rows);
   for (size_t i = 1; i < count; ++i)
-    bad |= static_cast<uint32_t>(row[i]) - static_cast<uint32_t>(row[i - 1]) - 1;
+    bad |= static_cast<uint32_t>(row[i]) |
+           (static_cast<uint32_t>(row[i]) - static_cast<uint32_t>(row[i - 1]) - 1);
   return bad;
 }
 
@@ -72,12 +75,9 @@ void check_map(const KernelMap& map, size_t input_rows, size_t output_rows) {
                  count = static_cast<size_t>(map.ranges[2 * k + 1]) - begin;
     if (outside(map.inputs + begin, count, input_rows) & kSign)
       refuse("an input row of offset " + std::to_string(k) + " is not one of " + std::to_string(input_rows));
-    if (outside(map.outputs + begin, count, output_rows) & kSign)
-      refuse("an output row of offset " + std::to_string(k) + " is not one of " +
-             std::to_string(output_rows));
-    if (descending(map.outputs + begin, count) & kSign)
-      refuse("the output rows of offset " + std::to_string(k) +
-             " do not ascend; sort the pairs of an offset by output row");
+    if (disordered(map.outputs + begin, count, output_rows) & kSign)
+      refuse("the output rows of offset " + std::to_string(k) + " must ascend within the " +
+             std::to_string(output_rows) + "; sort the pairs of each offset by output row");
   }
 }
 

@@ -18,12 +18,13 @@ if ! grep -q avx2 /proc/cpuinfo; then
   exit 77
 fi
 mkdir -p "$build"
-$compile -mavx2 -mfma -I"$engine/tests/simde" -c "$engine/kernels/avx512.cc" -o "$build/avx512.o"
-objects=$build/avx512.o
+objects=
 for source in "$engine"/kernels/*.cc; do
   name=$(basename "$source" .cc)
-  test "$name" = avx512 && continue
-  $compile -c "$source" -o "$build/$name.o"
+  case $name in
+    avx512*) $compile -mavx2 -mfma -I"$engine/tests/simde" -c "$source" -o "$build/$name.o" ;;
+    *) $compile -c "$source" -o "$build/$name.o" ;;
+  esac
   objects="$objects $build/$name.o"
 done
 $compile "$engine/tests/test_kernels.cc" $objects -o "$build/test_kernels"

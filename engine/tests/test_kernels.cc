@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kSizes[] = {1, 63, 64, 65, 127, 128, 129, 256, 1000};
 constexpr size_t kRows[] = {0, 1, 2, 3, 17, 100};
 constexpr size_t kLongInputs[] = {1024, 64 * 511, 64 * 512};  // around the widths of the tables' counters
+constexpr size_t kWidths[] = {1, 3, 4, 7, 8, 9, 12, 15, 16, 17, 33, 48, 112, 129};  // of sparse convolutions
 constexpr uint64_t kCanary = 0x5a5a5a5a5a5a5a5a;
 
 int comparisons = 0, differences = 0;
@@ -148,6 +149,13 @@ std::vector<float> floats(std::mt19937_64& rng, size_t count, bool with_nan) {
   return x;
 }
 
+// No special ones: a long sum of the others soon is infinite, and then equal whatever its order.
+std::vector<float> ordinary(std::mt19937_64& rng, size_t count) {
+  std::vector<float> x(count);
+  for (float& v : x) v = float(int32_t(rng())) / float(1 << 30);
+  return x;
+}
+
 void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs,
                  size_t channels) {
   const std::vector<float> x = floats(rng, rows * inputs, false), w = floats(rng, inputs * channels, false),
@@ -187,6 +195,40 @@ void test_rows_of_floats(const KernelTable& table, std::mt19937_64& rng, size_t 
   }
 }
 
+// About half of the output rows in ascending order, each with an input row of its own or not.
+struct Map {
+  std::vector<int32_t> inputs, outputs;
+  size_t rows;  // of inputs and of outputs
+  Map(std::mt19937_64& rng, size_t pairs) : rows(2 * pairs + 3) {
+    for (size_t r = 0; r < rows && outputs.size() < pairs; ++r)
+      if (rng() % 2 || rows - r <= pairs - outputs.size()) outputs.push_back(int32_t(r));
+    for (size_t p = 0; p < pairs; ++p) inputs.push_back(int32_t(rng() % rows));
+  }
+  Pairs pairs() const { return {inputs.data(), outputs.data(), outputs.size()}; }
+};
+
+// Rows lie further apart than their channels: what is in between keeps its value.
+void test_sparse(const KernelTable& table, std::mt19937_64& rng, size_t pairs, size_t inputs,
+                 size_t channels) {
+  const Map map(rng, pairs);
+  const std::string shape =
+      std::to_string(pairs) + " pairs, " + std::to_string(inputs) + " x " + std::to_string(channels);
+  const size_t wide = inputs + rng() % 3, far = channels + rng() % 5;
+  const std::vector<float> x = ordinary(rng, map.rows * wide), w = ordinary(rng, inputs * channels),
+                           start = ordinary(rng, map.rows * far);
+  const FloatRows rows{x.data(), wide, inputs};
+
+  std::vector<float> got = start, want = start;
+  table.sparse_conv(rows, w.data(), channels, map.pairs(), got.data(), far);
+  kPortable.sparse_conv(rows, w.data(), channels, map.pairs(), want.data(), far);
+  compare(table.name, "sparse_conv", shape, got, want);
+
+  std::vector<float> dw = w, want_dw = w;
+  table.sparse_weight_grad(rows, {start.data(), far, channels}, map.pairs(), dw.data());
+  kPortable.sparse_weight_grad(rows, {start.data(), far, channels}, map.pairs(), want_dw.data());
+  compare(table.name, "sparse_weight_grad", shape, dw, want_dw);
+}
+
 void test_table(const KernelTable& table) {
   std::mt19937_64 rng(1);
   for (const size_t rows : kRows)
@@ -205,6 +247,11 @@ void test_table(const KernelTable& table) {
   test_signs(table, rng, 1000, 64, 65, 4);  // more rows than a byte counts
   test_linear(table, rng, 33, 3, 64);       // the first layer
   test_linear(table, rng, 50, 700, 300);    // more than a cache of weights
+  for (const size_t inputs : kWidths)
+    for (const size_t channels : kWidths)
+      for (const size_t pairs : {0, 1, 5, 12, 31})
+        test_sparse(table, rng, pairs, inputs, channels);
+  test_sparse(table, rng, 1000, 300, 70);  // more than a tile and more than a block of inputs
 }
 
 }  // namespace
