@@ -131,10 +131,14 @@ def stack_maps(maps: Sequence[KernelMap]) -> KernelMap:
     counts = np.stack([m.ranges[:, 1] - m.ranges[:, 0] for m in maps])
     if any(len(m.inputs) != number for m, number in zip(maps, counts.sum(axis=1), strict=True)):
         raise ValueError("only whole kernel maps can be stacked, and one of these is picked")
-    pieces = [(m, slice(*m.ranges[k]), i) for k in range(counts.shape[1]) for i, m in enumerate(maps)]
-    inputs = np.concatenate([m.inputs[rows] + np.int32(into[i]) for m, rows, i in pieces])
-    outputs = np.concatenate([m.outputs[rows] + np.int32(out[i]) for m, rows, i in pieces])
     ranges = _ranges(counts.sum(axis=0))
+    inputs, outputs = np.empty(counts.sum(), np.int32), np.empty(counts.sum(), np.int32)
+    begins = ranges[:, 0] + np.cumsum(counts, axis=0) - counts
+    for at, (one, starts) in enumerate(zip(maps, begins, strict=True)):
+        for (begin, end), start in zip(one.ranges.tolist(), starts.tolist(), strict=True):
+            to = slice(start, start + end - begin)
+            np.add(one.inputs[begin:end], np.int32(into[at]), out=inputs[to])
+            np.add(one.outputs[begin:end], np.int32(out[at]), out=outputs[to])
     mirrors = None if maps[0].mirrors is None else ranges[::-1].copy()
     return KernelMap(maps[0].offsets, inputs, outputs, ranges, int(into[-1]), int(out[-1]), mirrors)
 
