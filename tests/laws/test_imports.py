@@ -40,6 +40,9 @@ INSIDE_LEARN = {  # part: the parts it must never see
     "layers": {"backbones", "train", "export"},
     "backbones": {"train", "export"},
     "export": {"backbones", "train"},
+    "export_layers": {"backbones", "train", "export"},
+    "export_sparse": {"backbones", "train", "export"},
+    "export_writer": {"backbones", "train", "export", "export_layers", "export_sparse"},
 }
 EXTRAS = ["torch", "h5py", "matplotlib", "pydantic", "rich", "safetensors", "scipy", "tensorboard", "yaml"]
 

@@ -10,8 +10,9 @@ from torch import nn
 from popcloud.errors import ExportError, FileError
 from popcloud.learn import layers
 from popcloud.learn.binarizers import BINARIZERS
-from popcloud.learn.export import EMIT, export, mean_threshold, mismatch_limit, observe, trace
+from popcloud.learn.export import EMIT, export, observe, trace
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU
+from popcloud.learn.thresholds import mean_threshold, mismatch_limit
 from popcloud.packed.file import read, write
 from popcloud.packed.program import Activation, Kind, Op, Rows
 from popcloud.runtime import reference

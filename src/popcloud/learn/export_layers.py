@@ -1,0 +1,145 @@
+"""Layers that work row by row, and pools over points: their steps.
+
+Where batch norm, activation and the next layer's binarizer follow a sum of signs, the three become one integer per
+channel. No algebra, so no rounding that could differ: the sign turns exactly where it turns in PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from popcloud.errors import ExportError
+from popcloud.learn.export_writer import Signs, Tap, Writer, activation_of, array, plain, short
+from popcloud.learn.layers import Layer, PooledLayer, RPReLU, Weighted
+from popcloud.learn.thresholds import mean_threshold, mismatch_limit
+from popcloud.packed.bits import pack_weights
+from popcloud.packed.program import Activation, Array, Kind, Op, Rows
+
+AnyLayer = Layer | PooledLayer
+
+
+def weighted(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
+    """Layer or PooledLayer."""
+    if layer.binarizer is None:
+        _real_layer(writer, node, layer)
+    else:
+        _binary_layer(writer, node, layer)
+
+
+def transform(writer: Writer, node: fx.Node, _: nn.Module) -> None:
+    """x times (identity + m)."""
+    x, m = writer.float_of(writer.source(node, 0)), writer.float_of(writer.source(node, 1))
+    value = writer.beside(x, str(node.target), Kind.FLOAT, writer.values[x].channels, Tap(node.name))
+    writer.floats[node.name] = writer.step(Op.TRANSFORM, (x, m), value)
+
+
+def nothing(writer: Writer, node: fx.Node, _: nn.Module) -> None:
+    """Dropout: nothing happens in eval mode."""
+    writer.alias[node.name] = writer.source(node)
+
+
+def _affine(
+    writer: Writer, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: AnyLayer, **blobs: Array
+) -> int:
+    """Write a step that ends in act(fma(..)); RPReLU, which needs constants of its own, becomes a second step."""
+    module = layer.activation if isinstance(layer, Layer) else None
+    curved, name, tap = isinstance(module, RPReLU), str(node.target), Tap(node.name)
+    level = writer.values[inputs[0]].level
+    first = (f"{name}.sum", None) if curved else (name, tap)
+    value = writer.value(first[0], Kind.FLOAT, rows, layer.outputs, first[1], level)
+    writer.step(op, inputs, value, Activation.NONE if curved else activation_of(module), **blobs)
+    if isinstance(module, RPReLU):
+        out = writer.value(name, Kind.FLOAT, rows, layer.outputs, tap, level)
+        shift, slope, offset = array(module.shift), array(module.slope), array(module.offset)
+        value = writer.step(Op.RPRELU, (value,), out, shift=shift, slope=slope, offset=offset)
+    return value
+
+
+def _real_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
+    """linear and batch norm folded into one LINEAR; a pool after it is a step of its own."""
+    a, b = layer.folded()
+    source = writer.float_of(writer.source(node))
+    weight = array((layer.weight.double() * a.double()[:, None]).float().T.contiguous())
+    if isinstance(layer, Layer):
+        rows = writer.values[source].rows
+        value = _affine(writer, Op.LINEAR, node, (source,), rows, layer, weight=weight, bias=array(b))
+        writer.floats[node.name] = value
+        return
+    product = writer.value(f"{node.target}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)
+    writer.step(Op.LINEAR, (source,), product, weight=weight, bias=array(b + layer.delta))
+    _pool(writer, node, layer, product)
+
+
+def _pool(writer: Writer, node: fx.Node, layer: PooledLayer, product: int) -> None:
+    op = Op.POOL_MEAN if layer.takes_mean else Op.POOL_MAX
+    value = writer.value(str(node.target), Kind.FLOAT, Rows.CLOUD, layer.outputs, Tap(node.name))
+    writer.floats[node.name] = writer.step(op, (product,), value)
+
+
+def _binary_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
+    """A binary layer: bits out where only signs are read, floats where floats are."""
+    check_binary(node, layer)
+    frozen = layer.binarizer.frozen(layer.weight)
+    signs = writer.bits_of(writer.source(node), frozen.threshold)
+    a, b = layer.folded()
+    turned = torch.where(a < 0, -1.0, 1.0)  # weights of falling channels are negated, so that outputs always rise
+    weight = pack_weights((unflipped(frozen.weights, signs) * turned[:, None]).numpy())
+    if layer.binarizer.scales_rows:
+        _row_scaled(writer, node, layer, signs.value, weight, a.abs(), b)
+        return
+    op, bits_op, rows = Op.BINARY_LINEAR, Op.BINARY_LINEAR_BITS, writer.values[signs.value].rows
+    if isinstance(layer, PooledLayer):
+        rows, b = Rows.CLOUD, b + layer.delta
+        op = Op.BINARY_MEAN if layer.takes_mean else Op.BINARY_MAX
+        bits_op = Op.BINARY_MEAN_BITS if layer.takes_mean else Op.BINARY_MAX_BITS
+    wanted, folds = writer.wanted(node), _rises(layer)
+    if wanted.floats or wanted.affines or not folds:
+        blobs = {"weight": weight, "scale": short(a.abs()), "bias": short(b)}
+        writer.floats[node.name] = _affine(writer, op, node, (signs.value,), rows, layer, **blobs)
+    for threshold in wanted.thresholds if folds else []:
+        tap, level = Tap(node.name, threshold), writer.values[signs.value].level
+        value = writer.value(f"{node.target}.bits", Kind.BITS, rows, layer.outputs, tap, level)
+        if bits_op is Op.BINARY_MEAN_BITS:
+            turn = {"threshold": mean_threshold(layer, turned, threshold)}
+        else:
+            turn = {"limit": mismatch_limit(layer, turned, threshold)}
+        writer.step(bits_op, (signs.value,), value, None, weight=weight, **turn)
+        writer.bits.setdefault(node.name, []).append((threshold, plain(value, layer.outputs)))
+
+
+def _row_scaled(writer: Writer, node: fx.Node, layer: AnyLayer, bits: int, weight: Array, a: Tensor, b: Tensor) -> None:
+    source = writer.float_of(writer.source(node))
+    factor = writer.beside(bits, f"{node.target}.row_scale", Kind.FLOAT, 1, None)
+    writer.step(Op.ROW_MEAN_ABS, (source,), factor)
+    if isinstance(layer, Layer):
+        blobs = {"weight": weight, "scale": short(a), "bias": short(b)}
+        rows = writer.values[bits].rows
+        writer.floats[node.name] = _affine(writer, Op.BINARY_LINEAR, node, (bits, factor), rows, layer, **blobs)
+        return
+    product = writer.value(f"{node.target}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)
+    blobs = {"weight": weight, "scale": short(a), "bias": short(b + layer.delta)}
+    writer.step(Op.BINARY_LINEAR, (bits, factor), product, None, **blobs)
+    _pool(writer, node, layer, product)
+
+
+def check_binary(node: fx.Node, layer: Weighted) -> None:
+    """Raise ExportError for a layer whose weights are not signs yet."""
+    if not layer.weights_binary:
+        raise ExportError(f"{node.target}: its weights are real-valued, as in a first stage; export one of the last")
+
+
+def unflipped(weights: Tensor, signs: Signs) -> Tensor:
+    """Return weights (outputs, K * inputs) negated where the signs they meet are the other way round."""
+    if not bool(signs.flipped.any()):
+        return weights
+    turn = torch.where(signs.flipped, -1.0, 1.0)
+    return weights * turn.repeat(weights.shape[1] // len(turn))
+
+
+def _rises(layer: Any) -> bool:
+    """Return whether the activation never falls, so that a threshold after it is one switch."""
+    module = getattr(layer, "activation", None)
+    return not isinstance(module, RPReLU) or bool((module.slope >= 0).all())

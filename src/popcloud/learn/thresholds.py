@@ -1,0 +1,82 @@
+"""Where a sign turns: exact thresholds by bisection against the layer itself, over the values that it can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from popcloud.errors import ExportError
+from popcloud.learn.layers import Layer, PooledLayer, RPReLU
+from popcloud.learn.sparse_layers import NormAct
+from popcloud.packed.program import Array
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+def mismatch_limit(layer: Layer | PooledLayer, turned: Tensor, threshold: Tensor) -> Array:
+    """Return (outputs,) int32: the largest count of mismatches whose output is not below `threshold`, -1 if none.
+
+    turned  (outputs,) -1 where the packed weights are the negated ones
+    The output falls as mismatches m rise (d = K - 2 m), so there is one switch at most, and bisection finds it.
+    """
+    good = torch.full((layer.outputs,), -1, dtype=torch.int64)
+    bad = torch.full_like(good, layer.inputs + 1)
+    while bool((bad - good > 1).any()):
+        middle = (good + bad) // 2
+        d = (layer.inputs - 2 * middle).float() * turned
+        stays = (layer.tail(d) >= threshold) & (bad - good > 1)
+        falls = ~stays & (bad - good > 1)
+        good, bad = torch.where(stays, middle, good), torch.where(falls, middle, bad)
+    return good.to(torch.int32).numpy()
+
+
+def mean_threshold(layer: Layer | PooledLayer, turned: Tensor, threshold: Tensor) -> Array:
+    """Return (outputs,) float32: the smallest mean d in [-K, K] whose output is not below `threshold`.
+
+    -inf if all are, +inf if none is.
+    """
+    return smallest(lambda d: layer.tail(d * turned) >= threshold, layer.outputs, float(layer.inputs)).numpy()
+
+
+def switch(norm: NormAct, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (t, flipped), each (channels,): norm(x) >= `threshold` exactly where x >= t, or x < t if flipped.
+
+    t is infinite where the sign never turns. Raises ExportError if the activation may fall.
+    """
+    if isinstance(norm.activation, RPReLU):
+        raise ExportError("batch norm with RPReLU before a sign is no single switch; use another activation there")
+    flipped = norm.norm.folded()[0] < 0
+    found = smallest(lambda x: (norm(x[None])[0] >= threshold) ^ flipped, norm.channels, LARGEST)
+    return found, flipped
+
+
+def smallest(passes: Callable[[Tensor], Tensor], channels: int, bound: float) -> Tensor:
+    """Return (channels,) float32: the smallest number in [-bound, bound] that passes, -inf if all do, +inf if none.
+
+    passes  (channels,) float32 -> bool, and stays true once it is, channel by channel
+    Bisection over the float32 numbers themselves, in their order as integers.
+    """
+    low = _ordered(torch.full((channels,), -bound)) - 1
+    high = _ordered(torch.full((channels,), bound)) + 1
+    first, last = low.clone(), high.clone()
+    while bool((high - low > 1).any()):
+        middle = (low + high) // 2
+        good, open_ = passes(_from_ordered(middle)), high - low > 1
+        high, low = torch.where(good & open_, middle, high), torch.where(~good & open_, middle, low)
+    found = _from_ordered(high.clamp(max=int(last[0]) - 1))
+    found = torch.where(high == last, torch.inf, found)
+    return torch.where(high == first + 1, -torch.inf, found)
+
+
+def _ordered(x: Tensor) -> Tensor:
+    """Return float32 numbers as int64 that sort the same; -0 and +0 both become 0."""
+    raw = x.view(torch.int32).long()
+    return torch.where(raw < 0, -(raw & 0x7FFFFFFF), raw)
+
+
+def _from_ordered(i: Tensor) -> Tensor:
+    """Invert `_ordered`."""
+    magnitude = i.abs().to(torch.int32).view(torch.float32)
+    return torch.where(i < 0, -magnitude, magnitude)
