@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from popcloud.cloud import IGNORE, Floats, PointCloud, SceneSet
 from popcloud.data.augment_scenes import AugmentScenes
 from popcloud.errors import CloudError, DatasetError, RecipeError
+from popcloud.geometry.inputs import COMPUTED
 from popcloud.geometry.plan import GridPlan
 from popcloud.geometry.pyramid import Pyramid, build, stack
 from popcloud.geometry.voxels import majority_labels, mean_features, voxelize
@@ -24,8 +25,6 @@ View = tuple[int, int]  # which scene, and which of its changed copies in the ep
 
 # First word of each seed, so that no two kinds of chance share a stream; 1 to 3 are those of popcloud.learn.batches.
 _SPLIT, _ORDER, _AUGMENT = 4, 5, 6
-LOWEST = 100  # the ground of a cloud is the height that one point in so many lies below: lidar has strays
-TEN_METRES = np.float32(0.1)  # heights go in as tens of metres, to be of the size of other features
 
 
 @dataclass(frozen=True)
@@ -98,27 +97,27 @@ def sample(shop: Workshop, cloud: PointCloud, name: str) -> Sample:
 def columns(cloud: PointCloud, inputs: Sequence[str]) -> Floats:
     """Return what a network reads of each point, (N, F) float32.
 
-    "one"       1: that there is something
-    "features"  the cloud's own columns
-    "height"    over the ground, in tens of metres; the ground is the height below which 1 % of the points lie
+    "features" are the cloud's own columns; of the other names see popcloud.geometry.inputs.
     """
     parts = []
     for name in inputs:
-        if name == "one":
-            parts.append(np.ones((len(cloud), 1), dtype=np.float32))
+        if name in COMPUTED:
+            parts.append(COMPUTED[name](cloud.xyz))
         elif name == "features" and cloud.features is not None:
             parts.append(cloud.features)
-        elif name == "height":
-            low = np.partition(cloud.xyz[:, 2], len(cloud) // LOWEST)[len(cloud) // LOWEST]
-            parts.append((cloud.xyz[:, 2:] - low) * TEN_METRES)
     return np.concatenate(parts, axis=1)
+
+
+def input_names(inputs: Sequence[str], features: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of those columns: the cloud's features by their own."""
+    return tuple(name for given in inputs for name in (features if given == "features" else (given,)))
 
 
 def input_channels(inputs: Sequence[str], features: Sequence[str]) -> int:
     """Return how many columns `columns` gives. Raises RecipeError if features are wanted and there are none."""
     if "features" in inputs and not features:
         raise RecipeError("inputs: the data set has no features; leave them out, as in inputs=[one]")
-    return sum(len(features) if name == "features" else 1 for name in inputs)
+    return len(input_names(inputs, features))
 
 
 def orders(scenes: int, repeat: int, batch: int, seed: int, stage: int, epoch: int) -> list[Order]:

@@ -85,7 +85,7 @@ def make_optimizer(recipe: SceneRecipe, model: nn.Module, stage: Stage) -> torch
     groups: list[dict[str, Any]] = [{"params": weights, "lr": stage.lr, "weight_decay": stage.weight_decay}]
     if choices:
         groups.append({"params": choices, "lr": recipe.logits_lr, "weight_decay": 0.0})
-    optimizer = torch.optim.Adam(groups)
+    optimizer = torch.optim.Adam(groups, fused=True)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
