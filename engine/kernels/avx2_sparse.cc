@@ -23,10 +23,12 @@ POPCLOUD_INLINE __m256i first_lanes(size_t live) {
 }
 POPCLOUD_INLINE Vec load(const float* from) { return _mm256_loadu_ps(from); }
 POPCLOUD_INLINE void store(float* to, Vec v) { _mm256_storeu_ps(to, v); }
+// Half a vector is common (4 or 12 channels), and a mask is slow on some processors.
 POPCLOUD_INLINE Vec load_some(const float* from, size_t live) {
-  return live == kLanes ? load(from) : _mm256_maskload_ps(from, first_lanes(live));
+  if (live == kLanes) return load(from);
+  if (live == kLanes / 2) return _mm256_zextps128_ps256(_mm_loadu_ps(from));
+  return _mm256_maskload_ps(from, first_lanes(live));
 }
-// A masked store is slow on some processors, so half a vector has its own.
 POPCLOUD_INLINE void store_some(float* to, size_t live, Vec v) {
   if (live == kLanes) return store(to, v);
   if (live == kLanes / 2) return _mm_storeu_ps(to, _mm256_castps256_ps128(v));

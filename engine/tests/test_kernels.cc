@@ -249,8 +249,7 @@ void test_table(const KernelTable& table) {
   test_linear(table, rng, 50, 700, 300);    // more than a cache of weights
   for (const size_t inputs : kWidths)
     for (const size_t channels : kWidths)
-      for (const size_t pairs : {0, 1, 5, 12, 31})
-        test_sparse(table, rng, pairs, inputs, channels);
+      for (const size_t pairs : {0, 1, 5, 12, 31}) test_sparse(table, rng, pairs, inputs, channels);
   test_sparse(table, rng, 1000, 300, 70);  // more than a tile and more than a block of inputs
 }
 
