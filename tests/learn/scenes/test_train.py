@@ -83,7 +83,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tiny, tmp_path, variant, cuts)
 
 
 def test_a_kill_around_any_file_is_survived_also_between_stages(tiny, tmp_path, monkeypatch):
-    recipe = tiny(variant="net", epochs=1)
+    recipe = tiny(variant="baseline", epochs=1, train_scenes=2, test_scenes=1)
     train(recipe, tmp_path / "whole")
     wanted = contents(tmp_path / "whole")
     replace = os.replace
@@ -107,7 +107,7 @@ def test_a_kill_around_any_file_is_survived_also_between_stages(tiny, tmp_path, 
                 break
         train(recipe, out, resume=True)
         assert contents(out) == wanted, number
-    assert number > 9  # last, log, a best and a last a stage, result
+    assert number == 9  # recipe, last, log, a best and a last a stage, result; the ninth is never written
 
 
 def test_workers_change_no_bit_and_may_change_at_resume(tiny, tmp_path):
@@ -146,8 +146,9 @@ class Scored:
 
 
 def test_it_learns(tiny, tmp_path):
-    recipe = tiny("augment.crop=0", variant="real", epochs=12, repeat=4, inputs="[features]")
-    assert train(recipe, tmp_path).test["mean_iou"] > 0.8
+    stages = "stages=[{name: quick, lr: 0.02, weights: real}]"
+    recipe = tiny(stages, "augment.crop=0", variant="real", epochs=8, repeat=4)
+    assert train(recipe, tmp_path).test["mean_iou"] > 0.8  # one feature gives the class away; chance is below 0.25
 
 
 def test_the_search_tells_how_undecided_it_is(tiny, tmp_path):
@@ -246,7 +247,7 @@ def test_folders_and_recipes_of_other_runs_are_refused(tiny, tmp_path):
     train(tiny(variant="real", epochs=1), tmp_path / "run")
     with pytest.raises(FileError, match="has a run already"):
         train(tiny(), tmp_path / "run")
-    with pytest.raises(RecipeError, match="different in edge, variant"):
+    with pytest.raises(RecipeError, match="different in variant, edge"):
         train(tiny(variant="xnor", epochs=1, edge=0.3), tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match="no run to resume"):
         train(tiny(), tmp_path / "none", resume=True)
@@ -272,7 +273,7 @@ def test_ctrl_c_saves_after_the_batch(tiny, tmp_path, monkeypatch):
 
 
 def test_a_finished_run_resumes_to_itself(tiny, tmp_path):
-    recipe: SceneRecipe = tiny(variant="baseline")
+    recipe: SceneRecipe = tiny(variant="real")
     first = train(recipe, tmp_path)
     before = contents(tmp_path)
     assert train(recipe, tmp_path, resume=True) == first
