@@ -20,6 +20,12 @@ CUBE = {1: [(0, 0, 0)], 27: list(product((-1, 0, 1), repeat=3)), 125: list(produ
 CHILDREN = list(product((0, 1), repeat=3))
 
 
+def whole(program, cloud):
+    """Return all values of a run, and the pyramid."""
+    first, at = sites.ready(program, cloud)
+    return sites.values(program, first, at), at
+
+
 def signs_or_floats(x, value):
     """Return a value as float64 rows."""
     return (unpack(x, value.channels) if value.kind is Kind.BITS else x).astype(np.float64)
@@ -96,7 +102,7 @@ def test_convolution_is_the_sum_over_neighbours(kind, step, offsets, groups, cha
     x = x if kind == "F" else build.add(Op.BINARIZE, x)
     build.conv(x, 8, step=step, offsets=offsets, groups=groups, activation=Activation.RPRELU)
     program, index = build.program(2), len(build.steps) - 2
-    found, at = sites.values(program, surface(rng, 60, 3))
+    found, at = whole(program, surface(rng, 60, 3))
     wanted = ended(program, index, sums(program, index, found, at), found, at)
     np.testing.assert_allclose(found[program.steps[index].output], wanted, rtol=1e-5, atol=1e-5)
 
@@ -109,7 +115,7 @@ def test_shortcut_comes_before_the_activation(above, act, rng):
     shortcut = build.emit(Op.SITE_MEAN, (0,), "F", 3, 1) if above else 0
     build.conv(bits, 3, shortcut=shortcut, activation=act)
     program, index = build.program(2), len(build.steps) - 2
-    found, at = sites.values(program, surface(rng, 60, 3))
+    found, at = whole(program, surface(rng, 60, 3))
     wanted = ended(program, index, sums(program, index, found, at), found, at)
     np.testing.assert_allclose(found[program.steps[index].output], wanted, rtol=1e-5, atol=1e-6)
 
@@ -119,12 +125,12 @@ def test_bits_of_a_convolution_are_the_signs_of_its_floats(rng):
     first = build.conv(0, 70, kinds="FBB", activation=Activation.HARDTANH)
     build.steps[-1].blobs["thresholds"][1] = [np.inf, -np.inf, *build.steps[-1].blobs["thresholds"][1, 2:]]
     program = build.program(2)
-    found, _ = sites.values(program, surface(rng, 60, 3))
+    found, _ = whole(program, surface(rng, 60, 3))
     for row, threshold in enumerate(program.steps[0].blobs["thresholds"]):
         minus = unpack(found[first + 1 + row], 70) < 0
         np.testing.assert_array_equal(minus, found[first] < threshold)
     build.emit(Op.SPARSE_CONV, (0,), "BB", 70, 0, activation=Activation.HARDTANH, blobs=program.steps[0].blobs)
-    alone, _ = sites.values(build.program(2), surface(np.random.default_rng(3), 60, 3))
+    alone, _ = whole(build.program(2), surface(np.random.default_rng(3), 60, 3))
     for row in (0, 1):  # the floats need not be written for it
         np.testing.assert_array_equal(alone[-3 + row], alone[first + 1 + row])
 
@@ -133,7 +139,7 @@ def test_several_floats_have_a_scale_and_a_bias_each(rng):
     build = GridBuilder(rng, Grid(0.2, 1, 3), 3)
     first = build.conv(0, 5, kinds="FFF", activation=Activation.RELU)
     program = build.program(2)
-    found, at = sites.values(program, surface(rng, 60, 3))
+    found, at = whole(program, surface(rng, 60, 3))
     total = sums(program, 0, found, at)
     blobs = program.steps[0].blobs
     for j in range(3):
@@ -146,7 +152,7 @@ def test_site_mean_is_that_of_the_children_and_unpool_copies(rng):
     mean = build.emit(Op.SITE_MEAN, (0,), "F", 3, 1)
     copied = build.emit(Op.UNPOOL, (mean,), "F", 3, 0)
     program = build.program(2)
-    found, at = sites.values(program, surface(rng, 80, 3))
+    found, at = whole(program, surface(rng, 80, 3))
     rows = parent_rows(at, 0)
     for parent in range(len(at.levels[1].sites)):
         wanted = found[0][rows == parent].astype(np.float64).mean(axis=0)
@@ -163,7 +169,7 @@ def test_concat_and_add(rng):
     above = build.emit(Op.SITE_MEAN, (floats,), "F", 64, 1)
     added = build.emit(Op.ADD, (floats, above), "F", 64, 0)
     program = build.program(2)
-    found, at = sites.values(program, surface(rng, 60, 3))
+    found, at = whole(program, surface(rng, 60, 3))
     parts = [unpack(found[i], n) for i, n in ((bits[0], 3), (bits[1], 61), (bits[0], 3))]
     np.testing.assert_array_equal(unpack(found[both], 67), np.concatenate(parts, axis=1))
     np.testing.assert_array_equal(found[floats], np.concatenate([found[0], found[other]], axis=1))
@@ -172,7 +178,7 @@ def test_concat_and_add(rng):
 
 def test_a_points_answer_is_its_sites(rng):
     program, cloud = random_grid_program(5), surface(rng, 50, 3)
-    found, at = sites.values(program, cloud)
+    found, at = whole(program, cloud)
     answer = sites.run(program, cloud)
     assert answer.shape == (50, 4)
     np.testing.assert_array_equal(answer, found[program.steps[-1].output][at.point_to_site])
@@ -192,7 +198,7 @@ def test_order_of_points_changes_the_order_of_answers_alone(program, seed):
 
 def test_steps_one_by_one_are_the_run(rng):
     program = every_grid_op(3)
-    found, at = sites.values(program, surface(rng, 60, 3))
+    found, at = whole(program, surface(rng, 60, 3))
     for index, step in enumerate(program.steps):
         alone = sites.step(program, index, [found[i] for i in step.inputs], at)
         for array, output in zip(alone, step.outputs, strict=True):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popcloud.cloud import PointCloud, check_xyz
 from popcloud.errors import CloudError
+from popcloud.geometry.inputs import point_columns
 from popcloud.geometry.kernel_map import KernelMap, neighbour_rows
 from popcloud.geometry.plan import PLANS, GridPlan
 from popcloud.geometry.pyramid import Pyramid
@@ -39,18 +40,17 @@ class Site:
 
 def run(program: Program, cloud: PointCloud | ArrayLike) -> Floats:
     """Return the answer (N, classes): a point's is that of its site. Raises CloudError as `ready`."""
-    found, at = values(program, cloud)
-    answer: Floats = found[program.steps[-1].output][at.point_to_site]
+    first, at = ready(program, cloud)
+    answer: Floats = values(program, first, at)[program.steps[-1].output][at.point_to_site]
     return answer
 
 
-def values(program: Program, cloud: PointCloud | ArrayLike) -> tuple[list[Array], Pyramid]:
-    """Return all values of a run in the order of Program.values, and the pyramid. Raises CloudError as `ready`."""
-    first, at = ready(program, cloud)
+def values(program: Program, first: Floats, at: Pyramid) -> list[Array]:
+    """Return all values of a run in the order of Program.values, from what `ready` gives."""
     found: dict[int, Array] = {0: first}
     for index, each in enumerate(program.steps):
         found |= dict(zip(each.outputs, step(program, index, [found[i] for i in each.inputs], at), strict=True))
-    return [found[i] for i in range(len(program.values))], at
+    return [found[i] for i in range(len(program.values))]
 
 
 def ready(program: Program, cloud: PointCloud | ArrayLike) -> tuple[Floats, Pyramid]:
@@ -60,9 +60,10 @@ def ready(program: Program, cloud: PointCloud | ArrayLike) -> tuple[Floats, Pyra
     """
     xyz = check_xyz(cloud.xyz if isinstance(cloud, PointCloud) else cloud)
     plan = plan_of(program.plan)
-    features = inputs_of(cloud if isinstance(cloud, PointCloud) else PointCloud(xyz), program.features)
+    features = cloud.features if isinstance(cloud, PointCloud) else None
+    read = point_columns(PointCloud(xyz, features), program.features)
     at = plan.build(xyz)
-    return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), features), at
+    return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), read), at
 
 
 def plan_of(grid: Grid | None) -> GridPlan:
@@ -70,17 +71,6 @@ def plan_of(grid: Grid | None) -> GridPlan:
     if grid is None:
         raise CloudError("expected a model with a voxel grid, found one for whole clouds; run it as such")
     return PLANS["grid"](grid.edge, grid.levels, grid.size)
-
-
-def inputs_of(cloud: PointCloud, names: Sequence[str]) -> Floats:
-    """Return a cloud's features (N, F) as a network wants them. Raises CloudError if there are others."""
-    found = cloud.features if cloud.features is not None else np.zeros((len(cloud), 0), np.float32)
-    if found.shape != (len(cloud), len(names)) or not np.isfinite(found).all():
-        raise CloudError(
-            f"features: expected finite numbers of shape ({len(cloud)}, {len(names)}): {', '.join(names)}, found "
-            f"{found.shape}; pass a PointCloud with these features"
-        )
-    return found.astype(np.float32, copy=False)
 
 
 def step(program: Program, index: int, inputs: Sequence[Array], at: Pyramid) -> Outputs:

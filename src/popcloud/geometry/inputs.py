@@ -1,0 +1,45 @@
+"""What a network on a grid reads of each point: the columns of its cloud, and columns that follow from the points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from popcloud.cloud import Floats, PointCloud
+from popcloud.errors import CloudError
+
+LOWEST = 100  # the ground of a cloud is the height that one point in so many lies below: lidar has strays
+TEN_METRES = np.float32(0.1)  # heights go in as tens of metres, to be of the size of other features
+
+
+def one(xyz: Floats) -> Floats:
+    """Return (N, 1) ones: that there is something."""
+    return np.ones((len(xyz), 1), dtype=np.float32)
+
+
+def height(xyz: Floats) -> Floats:
+    """Return heights over the ground (N, 1), in tens of metres; 1 % of the points lie below the ground."""
+    ground = np.partition(xyz[:, 2], len(xyz) // LOWEST)[len(xyz) // LOWEST]
+    heights: Floats = (xyz[:, 2:] - ground) * TEN_METRES
+    return heights
+
+
+COMPUTED: dict[str, Callable[[Floats], Floats]] = {"one": one, "height": height}
+
+
+def point_columns(cloud: PointCloud, names: Sequence[str]) -> Floats:
+    """Return the columns of these names, (N, F) float32: computed ones, and the cloud's features in their order.
+
+    Raises CloudError if the cloud has not as many features as there are other names, or they are not finite. Features
+    that no name asks for are left out if no name asks for any.
+    """
+    own = [name for name in names if name not in COMPUTED]
+    found = np.zeros((len(cloud), 0)) if cloud.features is None else cloud.features
+    if own and (found.shape != (len(cloud), len(own)) or not np.isfinite(found).all()):
+        raise CloudError(
+            f"features: expected finite numbers of shape ({len(cloud)}, {len(own)}): {', '.join(own)}, found "
+            f"{found.shape}; pass a PointCloud with these features"
+        )
+    parts = [COMPUTED[n](cloud.xyz) if n in COMPUTED else found[:, own.index(n), None] for n in names]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
