@@ -36,10 +36,10 @@ MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "cli": {"matplotlib", "rich"},
 }
 INSIDE_LEARN = {  # part: the parts it must never see
-    "binarizers": {"layers", "backbones", "train", "export"},
-    "layers": {"backbones", "train", "export"},
-    "backbones": {"train", "export"},
-    "export": {"backbones", "train"},
+    "binarizers": {"layers", "backbones", "train", "scenes", "export"},
+    "layers": {"backbones", "train", "scenes", "export"},
+    "backbones": {"train", "scenes", "export"},
+    "export": {"backbones", "train", "scenes"},
     "export_layers": {"backbones", "train", "export"},
     "export_sparse": {"backbones", "train", "export"},
     "export_writer": {"backbones", "train", "export", "export_layers", "export_sparse"},
