@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from popcloud.cloud import CloudSet
+from popcloud.cloud import IGNORE, CloudSet
 from popcloud.learn.metrics import Metrics, answers, confusion_matrix, evaluate
 
 
@@ -65,3 +65,21 @@ def test_evaluate_leaves_the_network_as_it_was(training):
     answers(model, axis_clouds([0, 1], [0, 1]), 2)
     assert model.training is training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_iou_is_over_answers_and_truth_together():
+    metrics = Metrics(np.array([[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0]]))
+    np.testing.assert_allclose(metrics.per_class_iou, [3 / 4, 4 / 5, 0, 0])  # 2 is answered, never true; 3 the reverse
+    assert metrics.mean_iou == pytest.approx((3 / 4 + 4 / 5) / 4)
+
+
+def test_a_class_that_neither_occurs_nor_is_answered_does_not_count():
+    metrics = Metrics(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    assert np.isnan(metrics.per_class_iou[2])
+    assert metrics.mean_iou == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert Metrics(np.zeros((2, 2), dtype=np.int64)).mean_iou == 0
+
+
+def test_unlabelled_points_are_not_counted():
+    labels = np.array([0, IGNORE, 1, IGNORE])
+    assert confusion_matrix(labels, np.array([0, 0, 0, 1]), 2).tolist() == [[1, 0], [1, 0]]
