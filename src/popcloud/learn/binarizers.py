@@ -51,7 +51,31 @@ class ApproxSign(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Slope of the parabola."""
         (x,) = ctx.saved_tensors
-        return grad * (2 - 2 * x.abs()).clamp_(min=0)
+        return _parabola(x.abs()).mul_(grad)
+
+
+class RSign(torch.autograd.Function):
+    """sign(x - shift), shift per channel; the gradient is ApproxSign's (ReActNet 2020, eq. 1)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: Tensor) -> Tensor:
+        """x (..., channels), shift (channels,)."""
+        ctx.save_for_backward(x, shift)
+        below = torch.empty_like(x)
+        torch.lt(x, shift, out=below)  # exactly where x - shift < 0, without that difference in memory
+        return below.mul_(-2).add_(1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of x and shift."""
+        x, shift = ctx.saved_tensors
+        d_x = _parabola((x - shift).abs_()).mul_(grad)
+        return d_x, -d_x.flatten(0, -2).sum(0)
+
+
+def _parabola(magnitude: Tensor) -> Tensor:
+    """Return 2 - 2 |x| where that is positive, else 0, in place."""
+    return magnitude.mul_(-2).add_(2).clamp_(min=0)
 
 
 class EdeSign(torch.autograd.Function):
@@ -264,8 +288,8 @@ class ReAct(Binarizer):
         self.shift = nn.Parameter(torch.zeros(inputs))
 
     def inputs_signs(self, x: Tensor) -> Tensor:
-        """RSign: sign(x - shift) (eq. 1); x - shift < 0 exactly where x < shift."""
-        return ApproxSign.apply(x - self.shift)
+        """RSign (eq. 1)."""
+        return RSign.apply(x, self.shift)
 
     def scale(self, weight: Tensor) -> Tensor:
         """Mean magnitude per output, no gradient."""
