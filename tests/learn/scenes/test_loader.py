@@ -67,6 +67,19 @@ def test_leaving_early_ends_the_processes(shop):
     assert not any(process.is_alive() for process in processes)
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no signal masks")
+def test_ctrl_c_is_not_for_the_processes_also_while_they_start(shop):
+    epoch = orders(3, 4, 1, 0, 0, 0)
+    with Loader(shop, 1) as loader:
+        first = loader._submit(epoch[0])
+        assert loader.pool is not None
+        (process,) = loader.pool._processes.values()
+        os.kill(process.pid, signal.SIGINT)
+        assert first.result().x.shape[1] == 2
+        os.kill(process.pid, signal.SIGINT)
+        assert len(list(loader.samples(epoch))) == len(epoch)
+
+
 CHILD = """
 import sys, time
 from popcloud.cloud import SceneSet

@@ -54,7 +54,7 @@ class Loader:
         waiting: deque[Future[Sample]] = deque()
         try:
             for order in orders:
-                waiting.append(self.pool.submit(_make, order))
+                waiting.append(self._submit(order))
                 if len(waiting) > AHEAD * self.workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -66,6 +66,17 @@ class Loader:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _submit(self, order: Order) -> Future[Sample]:
+        """Ask for a batch; a process that starts now is deaf to Ctrl-C from its first instruction on."""
+        assert self.pool is not None
+        if not hasattr(signal, "pthread_sigmask"):
+            return self.pool.submit(_make, order)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
+        try:
+            return self.pool.submit(_make, order)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(shop: Workshop) -> None:
