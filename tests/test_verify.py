@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from grid_programs import every_grid_op, surface
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.packed.file import write
-from popcloud.packed.program import Kind, Op, Program
-from popcloud.runtime import reference
+from popcloud.packed.program import Grid, Kind, Op, Program
+from popcloud.runtime import reference, sites
 from popcloud.verify import (
     TOLERANCE,
     Line,
@@ -40,7 +41,7 @@ def stepper(program: Program):
 
 
 def answerer(program: Program):
-    return lambda cloud: reference.run(replace(program, points=0, normalize="none"), cloud)
+    return lambda cloud, _: reference.run(replace(program, points=0, normalize="none"), cloud)
 
 
 def evidence(program: Program, rng, points: int = 30) -> tuple[np.ndarray, dict[int, np.ndarray]]:
@@ -72,7 +73,7 @@ def test_the_same_program_passes(kernels, seed, rng, tmp_path):
     else:
         write(program, tmp_path / "model.popc")
         engine = native.engine().Engine(tmp_path / "model.popc", kernels=kernels)
-        verification = Verification(program, engine.step, lambda cloud: engine.run([cloud])[0])
+        verification = Verification(program, engine.step, lambda cloud, _: engine.run([cloud])[0])
     for _ in range(3):
         verification.add(*evidence(program, rng))
     report = verification.report()
@@ -121,7 +122,7 @@ def test_floats_may_be_off_by_rounding_and_no_more(rng):
 
 def test_another_answer_is_counted(rng):
     program = small()
-    verification = Verification(program, stepper(program), lambda cloud: -answerer(program)(cloud))
+    verification = Verification(program, stepper(program), lambda cloud, at: -answerer(program)(cloud, at))
     for _ in range(2):
         verification.add(*evidence(program, rng))
     report = verification.report()
@@ -222,9 +223,75 @@ def test_the_table_has_a_line_per_step():
         Line("conv2.rows", "BINARY_LINEAR", ""),
         Line("conv2.bits", "BINARIZE", "bits", 64, 3),
     )
-    text = table(Report(lines, 2, 2)).splitlines()
+    text = table(Report(lines, 2, 2, 2)).splitlines()
     assert len(text) == 7
     assert "1,200 floats" in text[2]
     assert "3.0e-07" in text[2]
     assert text[2].endswith("ok")
     assert text[4].split() == ["conv2.bits", "BINARIZE", "64", "bits", "3", "-", "DIFFERS"]
+
+
+@pytest.fixture
+def scene(rng):
+    """A program on a grid, and what stands for PyTorch's values of one scene."""
+    program = every_grid_op(3)
+    first, at = sites.ready(program, surface(rng, 4000, 3))
+    return program, first, at, dict(enumerate(sites.values(program, first, at)))
+
+
+def on_grid(program: Program, run: Program) -> Verification:
+    last = run.steps[-1].output
+    return Verification(
+        program,
+        lambda index, inputs, at: sites.step(run, index, inputs, at),
+        lambda first, at: sites.values(run, first, at)[last],
+    )
+
+
+def test_network_on_a_grid_passes_with_a_line_per_value(scene):
+    program, first, at, taps = scene
+    verification = on_grid(program, program)
+    verification.add(first, taps, at, at.point_to_site)
+    report = verification.report()
+    assert report.ok
+    assert (report.clouds, report.answers, report.agreeing) == (1, 4000, 4000)
+    assert [line.name for line in report.lines] == [value.name for value in program.values[1:]]
+    assert "answers: 4,000 of 4,000 points of 1 scenes" in table(report)
+
+
+def test_one_changed_sign_of_a_grid_s_weights_is_found_in_its_step(scene):
+    program, first, at, taps = scene
+    index = first_step(program, Op.BINARY_SPARSE_CONV)
+    other = changed(program, index, "weight", lambda w: np.bitwise_xor(w, 1, out=w))
+    verification = on_grid(program, other)
+    verification.add(first, taps, at, at.point_to_site)
+    report = verification.report()
+    assert not report.ok
+    assert report.first.name == program.values[program.steps[index].output].name
+    assert "weight differs in" in changed_constant(program, other)
+
+
+@pytest.mark.parametrize(("wrong", "ok"), [(0, True), (4, True), (5, False)])
+def test_one_point_in_a_thousand_may_get_another_class(scene, wrong, ok):
+    program, first, at, taps = scene
+    answer = taps[program.steps[-1].output]
+    turned = np.zeros(len(answer), bool)
+    turned[0] = True
+    points = np.concatenate([np.zeros(wrong, int), np.ones(4000 - wrong, int)])
+    verification = Verification(
+        program,
+        lambda index, inputs, at: sites.step(program, index, inputs, at),
+        lambda first, at: np.where(turned[:, None], -answer, answer),
+    )
+    verification.add(first, taps, at, points)
+    assert verification.report().agreeing == 4000 - wrong
+    assert verification.report().ok == ok
+
+
+def test_other_grid_or_features_can_t_be_compared():
+    program = every_grid_op(3)
+    assert mismatch(program, program) is None
+    assert mismatch(program, replace(program, plan=Grid(0.2, 2, 5))).startswith("plan: the file has Grid(edge=0.15")
+    assert mismatch(program, replace(program, features=("a", "b", "c"))).startswith("features: the file has 3 (feature")
+    less = [replace(s, blobs={k: b for k, b in s.blobs.items() if k != "shifts"}) for s in program.steps]
+    assert "the checkpoint's" in changed_constant(program, replace(program, steps=tuple(less)))

@@ -130,14 +130,14 @@ class Source:
 
     dataset  a name of popcloud.data.DATASETS
     root     folder of the data set
-    split    "train" or "test"
+    split    "train" or "test", of scenes also "val"; None: what the command takes
     clouds   how many at most
     seed     of made-up clouds: another than the recipe's gives clouds that nobody has seen
     """
 
     dataset: str | None = None
     root: Path | None = None
-    split: str = "test"
+    split: str | None = "test"
     clouds: int | None = None
     seed: int | None = None
 

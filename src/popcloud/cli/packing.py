@@ -23,11 +23,12 @@ from popcloud.cli.common import (
     show_json,
     source_of,
 )
-from popcloud.errors import VerifyError
+from popcloud.errors import RecipeError, VerifyError
 from popcloud.packed.program import Array, Program
 from popcloud.runtime.session import REFERENCE
 
 if TYPE_CHECKING:
+    from popcloud.geometry.pyramid import Pyramid
     from popcloud.learn.checkpoint import Trained
     from popcloud.learn.export import Exported
     from popcloud.verify import Report, Verification
@@ -36,8 +37,10 @@ NORMALIZE = "unit_sphere"  # what every data set does to its clouds, so what a n
 LICENCES = {  # data set: what its owners allow, as far as a model trained on it may be concerned
     "shapes": "trained on made-up shapes that popcloud generates; no rights of others",
     "modelnet40": "trained on ModelNet40 (Wu et al., CVPR 2015): for academic research only, as its owners ask",
+    "rooms": "trained on made-up rooms that popcloud generates; no rights of others",
 }
-CLOUDS = 50
+YOURS = ("root", "teacher")  # fields of recipes that name folders
+CLOUDS, SCENES = 50, 2
 
 PACK = """\
 CHECKPOINT is what `popcloud train` made: a file, or the folder of a run (then its best network).
@@ -48,7 +51,8 @@ VERIFY = """\
 Two things are shown. The file holds the program that the checkpoint exports to now. And over clouds of its
 data set, layer by layer, the engine computes what PyTorch computes: signs equal bit for bit when fed with
 PyTorch's values, floats within 1e-5 (of the largest, or of 1), and in whole runs the same class for every
-cloud. Exit code 10 if anything differs; the first layer that does is named. Needs PyTorch."""
+cloud, or for 99.9 % of a scene's points. Exit code 10 if anything differs; the first layer that does is
+named. A model for scenes needs --kernels reference, as the engine does not run it yet. Needs PyTorch."""
 
 
 def add(commands: Commands) -> None:
@@ -76,7 +80,8 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file, or folder of a run")
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
-    add_dataset(p, clouds=f"how many clouds (default: {CLOUDS})")
+    add_dataset(p, clouds=f"how many clouds (default: {CLOUDS}), or scenes (default: {SCENES})")
+    p.set_defaults(split=None)
     p.add_argument(
         "--kernels",
         metavar="NAME",
@@ -121,23 +126,42 @@ def pack(checkpoint: Path, model: Path, text: str = "") -> Packed:
     trained = checkpoints.load(found)
     program = export(trained, meta(trained, found, text)).program
     write(program, model)
-    twin = checkpoints.build(trained.recipe.model_copy(update={"binarizer": "real"}), len(trained.classes))
-    floats = sum(4 * p.numel() for p in twin.parameters())
+    floats = sum(4 * p.numel() for p in _twin(trained).parameters())
     return Packed(model, model.stat().st_size, floats, len(program.steps), len(program.classes))
 
 
-def export(trained: Trained, about: dict[str, str] | None = None) -> Exported:
-    """Return a trained network as a program that resamples and normalises clouds as its training did."""
-    from popcloud.learn.export import export as written
+def _twin(trained: Trained) -> Any:
+    """Return the real-valued twin of a trained network, with fresh weights."""
+    from popcloud.learn import checkpoint as checkpoints
 
-    return written(
-        trained.model, points=trained.recipe.points, normalize=NORMALIZE, classes=trained.classes, meta=about
-    )
+    change = {"variant": "real", "binarizer": None, "stages": None} if _scenes(trained) else {"binarizer": "real"}
+    return checkpoints.build(trained.recipe.model_copy(update=change), len(trained.classes), trained.features)
+
+
+def _scenes(trained: Trained) -> bool:
+    """Return whether a network answers for each point of scenes."""
+    from popcloud.learn.scenes.recipe import SceneRecipe
+
+    return isinstance(trained.recipe, SceneRecipe)
+
+
+def export(trained: Trained, about: dict[str, str] | None = None) -> Exported:
+    """Return a trained network as a program that treats clouds as its training did."""
+    from popcloud.learn.export import export as written
+    from popcloud.learn.scenes.batches import input_names
+    from popcloud.packed.program import Grid
+
+    model: Any = trained.model
+    if not _scenes(trained):
+        return written(model, points=trained.recipe.points, normalize=NORMALIZE, classes=trained.classes, meta=about)
+    plan = Grid(trained.recipe.edge, model.levels, model.size)
+    features = input_names(trained.recipe.inputs, trained.features)
+    return written(model, classes=trained.classes, meta=about, plan=plan, features=features)
 
 
 def meta(trained: Trained, checkpoint: Path, text: str) -> dict[str, str]:
-    """Return what the file says about itself; the folder of the data set, which is yours, is left out."""
-    recipe = trained.recipe.model_dump(mode="json") | {"root": None}
+    """Return what the file says about itself; folders, which are yours, are left out."""
+    recipe = {name: None if name in YOURS else v for name, v in trained.recipe.model_dump(mode="json").items()}
     about = {
         "recipe": json.dumps(recipe),
         "accuracy": json.dumps(trained.metrics | _tested(trained, checkpoint)),
@@ -150,14 +174,17 @@ def meta(trained: Trained, checkpoint: Path, text: str) -> dict[str, str]:
 
 def _tested(trained: Trained, checkpoint: Path) -> dict[str, float]:
     """Return the test accuracy from the run's result, if this is the network that was tested."""
-    from popcloud.learn.train import RESULT
+    from popcloud.learn.folder import RESULT
+    from popcloud.learn.tasks import parse
 
     try:
         whole = json.loads((checkpoint.parent / RESULT).read_text(encoding="utf-8"))
-        tested, same = whole["result"], whole["recipe"] == trained.recipe.model_dump(mode="json")
+        tested, same = whole["result"], parse(whole["recipe"]) == trained.recipe  # fields added since have defaults
         if same and tested["checkpoint"] == checkpoint.name and tested["best_epoch"] == trained.epoch:
+            if _scenes(trained):
+                return {f"test_{name}": float(tested["test"][name]) for name in ("mean_iou", "accuracy")}
             return {"test": float(tested["test"]), "test_mean_class": float(tested["test_mean_class"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecipeError):
         pass  # a checkpoint alone, of an unfinished run or copied elsewhere, is packed as well
     return {}
 
@@ -184,7 +211,7 @@ class Proof:
 
 def verify_command(args: argparse.Namespace) -> None:
     """Verify, print the tables, and raise VerifyError if something differs."""
-    proof = verify(args.checkpoint, args.model, source_of(args, CLOUDS), args.kernels, args.threads)
+    proof = verify(args.checkpoint, args.model, source_of(args), args.kernels, args.threads)
     clouds = next(iter(proof.reports.values())).clouds
     if args.clouds is not None and clouds < args.clouds:
         note(f"the split has {clouds} clouds, not {args.clouds}")
@@ -222,9 +249,9 @@ def verify(
     if different is not None:
         raise VerifyError(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
     running = {name: start(model, program, name, threads) for name in kernels_of(kernels)}
-    for cloud, taps in evidence(trained, exported, source):
+    for found in (scene_evidence if _scenes(trained) else evidence)(trained, exported, source):
         for verification in running.values():
-            verification.add(cloud, taps)
+            verification.add(*found)
     return Proof({name: v.report() for name, v in running.items()}, changed_constant(program, exported.program))
 
 
@@ -241,18 +268,25 @@ def kernels_of(name: str | None) -> list[str]:
 def start(model: Path, program: Program, kernels: str, threads: int | None) -> Verification:
     """Return a verification of a model file by one kernel table, or by the reference."""
     from popcloud import native
-    from popcloud.runtime import reference
+    from popcloud.runtime import reference, sites
     from popcloud.verify import Verification
 
+    if kernels == REFERENCE and program.plan is not None:
+        last = program.steps[-1].output
+        return Verification(
+            program,
+            lambda index, inputs, at: sites.step(program, index, inputs, at),
+            lambda first, at: sites.values(program, first, at)[last],
+        )
     if kernels == REFERENCE:
         bare = replace(program, points=0, normalize="none")  # the clouds are ready
         return Verification(
             program,
             lambda index, inputs, rows: reference.step(program, index, inputs, rows),
-            lambda cloud: reference.run(bare, cloud),
+            lambda cloud, _: reference.run(bare, cloud),
         )
     engine = native.engine().Engine(model, kernels=kernels, threads=threads or 0)
-    answer: Callable[[Array], Array] = lambda cloud: engine.run([cloud])[0]  # noqa: E731, its type is stated
+    answer: Callable[[Array, Any], Array] = lambda cloud, _: engine.run([cloud])[0]  # noqa: E731, its type is stated
     return Verification(program, engine.step, answer)
 
 
@@ -262,9 +296,25 @@ def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[t
     from popcloud.learn.export import observe
 
     recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
+    source = replace(source, split=source.split or "test", clouds=source.clouds or CLOUDS)
     for xyz in load_clouds(source, recipe, points=trained.recipe.points, classes=trained.classes).xyz:
         ready = prepare(xyz, trained.recipe.points, NORMALIZE)
         yield ready, observe(exported, ready)
+
+
+def scene_evidence(
+    trained: Trained, exported: Exported, source: Source
+) -> Iterator[tuple[Array, Mapping[int, Array], Pyramid, Array]]:
+    """Yield scenes as the network reads them: rows of sites, PyTorch's values, kernel maps, the site of each point."""
+    from popcloud.cli.scenes import load_scenes
+    from popcloud.learn.export import observe
+    from popcloud.learn.maps import TensorPyramid
+    from popcloud.runtime import sites
+
+    _, scenes = load_scenes(replace(source, clouds=source.clouds or SCENES), trained)
+    for cloud in scenes.clouds:
+        first, at = sites.ready(exported.program, cloud)
+        yield first, observe(exported, first, TensorPyramid.of(at)), at, at.point_to_site
 
 
 def _print(proof: Proof) -> None:
@@ -278,10 +328,11 @@ def _print(proof: Proof) -> None:
 def _record(report: Report) -> dict[str, Any]:
     lines: Sequence[dict[str, Any]] = [asdict(line) | {"ok": line.ok} for line in report.lines]
     first = None if report.first is None else report.first.name
-    return {"ok": report.ok, "clouds": report.clouds, "agreeing": report.agreeing, "first": first, "steps": lines}
+    counts = {"clouds": report.clouds, "answers": report.answers, "agreeing": report.agreeing}
+    return {"ok": report.ok, **counts, "first": first, "steps": lines}
 
 
 def _difference(report: Report) -> str:
     if report.first is not None:
         return f"{report.first.name} ({report.first.op}) is the first layer that differs from PyTorch"
-    return f"{report.clouds - report.agreeing} of {report.clouds} answers differ from PyTorch's"
+    return f"{report.answers - report.agreeing} of {report.answers} answers differ from PyTorch's"

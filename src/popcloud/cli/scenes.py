@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcloud.cli.common import show_json, text_table
+from popcloud.cli.common import Source, show_json, source_of, text_table
 from popcloud.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def evaluate(args: argparse.Namespace, trained: Trained) -> None:
     from popcloud.learn.scenes.evaluate import Whole, measured
 
     recipe, net = trained.recipe, trained.model
-    split, scenes = _scenes(args, trained)
+    split, scenes = load_scenes(source_of(args), trained)
     plan = GridPlan(recipe.edge, net.levels, net.size)  # type: ignore[arg-type]
     shop = Workshop(check(scenes, split), plan, recipe.max_sites, recipe.inputs, None, recipe.seed)
     found = measured(net, Whole(shop, scenes), args.views or recipe.views)
@@ -57,25 +57,28 @@ def evaluate(args: argparse.Namespace, trained: Trained) -> None:
     print(f"accuracy   {found['accuracy']:.1%}")
 
 
-def _scenes(args: argparse.Namespace, trained: Trained) -> tuple[str, SceneSet]:
-    """Return the split that is wanted and its scenes: "test" where the data set has it, else "val"."""
+def load_scenes(source: Source, trained: Trained) -> tuple[str, SceneSet]:
+    """Return the split that is wanted and its scenes: "test" where the data set has it, else "val".
+
+    What the source leaves open is taken from the recipe. Raises DatasetError for other features than it was trained on.
+    """
     from popcloud import data
 
     recipe = trained.recipe
-    name = args.dataset or recipe.dataset
+    name = source.dataset or recipe.dataset
     same = name == recipe.dataset
-    split = args.split or ("test" if "test" in data.LABELLED_SPLITS.get(name, ("test",)) else "val")
-    root = args.root or (recipe.root if same else None)
+    split = source.split or ("test" if "test" in data.LABELLED_SPLITS.get(name, ("test",)) else "val")
+    root = source.root or (recipe.root if same else None)
     scenes = data.scenes(name)(
         None if root is None else Path(root),
         split,
         seed=recipe.data_seed if same else 0,
         classes=trained.classes,
-        scenes=args.clouds or (recipe.train_scenes if split == "train" else recipe.test_scenes),
+        scenes=source.clouds or (recipe.train_scenes if split == "train" else recipe.test_scenes),
     )
     if scenes.features != trained.features:
         raise DatasetError(
-            f"{name}: expected the features {', '.join(trained.features) or 'none'} that {args.thing} was trained on, "
+            f"{name}: expected the features {', '.join(trained.features) or 'none'} that the network was trained on, "
             f"found {', '.join(scenes.features) or 'none'}; choose a data set that has them"
         )
     return split, scenes
