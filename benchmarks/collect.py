@@ -1,8 +1,8 @@
 """Keep what a training run came to: `python benchmarks/collect.py RUN NAME --trained-at COMMIT [--note TEXT]`.
 
-Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy of each epoch on training and
-validation clouds, the share of +1 per layer at the end, the commit it was trained at, and the machine, whose commit is
-that of collecting. The folder RUN is what `popcloud train` made.
+Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy (of scenes, mean IoU) of each epoch
+on training and validation clouds, the share of +1 per layer at the end, the shifts that a search ended with, the commit
+it was trained at, and the machine, whose commit is that of collecting. The folder RUN is what `popcloud train` made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from harness import ROOT, machine
 
 CURVES = ("train", "validation", "loss")
-RESULT = ("best_epoch", "validation", "test", "test_mean_class", "seconds")
+LEFT_OUT = "checkpoint"  # of the result: a path
 
 
 def collect(run: Path, note: str, trained_at: str) -> dict[str, Any]:
@@ -24,12 +24,14 @@ def collect(run: Path, note: str, trained_at: str) -> dict[str, Any]:
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    searched = [line["shifts"] for line in lines if "shifts" in line]
     recipe["root"] = None
     return {
         "recipe": recipe,
-        "result": {name: result["result"][name] for name in RESULT},
+        "result": {name: value for name, value in result["result"].items() if name != LEFT_OUT},
         "epochs": {name: [round(line[name], 4) for line in lines if line.get(name) is not None] for name in CURVES},
         "positive": lines[-1]["positive"],
+        **({"shifts": searched[-1]} if searched else {}),
         "trained_at": trained_at,
         "machine": machine(),
         "note": note,
