@@ -66,14 +66,13 @@ class GridBuilder(Builder):
         *,
         kinds: str = "F",
         step: int = 0,
-        offsets: int = 27,
         shortcut: int | None = None,
         activation: Activation = Activation.NONE,
         groups: int = 0,
     ) -> int:
-        """Append a convolution that leads `step` levels up; `offsets` counts where it leads nowhere."""
+        """Append a convolution that leads `step` levels up."""
         source = self.values[x]
-        offsets = 8 if step else offsets
+        offsets = 8 if step else 27
         floats = max(1, kinds.count("F"))
         blobs = {
             "weight": self.weight(source, offsets, channels),
@@ -94,8 +93,7 @@ class GridBuilder(Builder):
         """Return the weights of a convolution."""
         if source.kind is Kind.FLOAT:
             return self.normal(offsets * source.channels, channels) / np.float32(3)
-        parts = [pack_weights(self.rng.choice([-1, 1], (channels, source.channels))) for _ in range(offsets)]
-        return np.concatenate(parts)
+        return pack_weights(self.rng.choice([-1, 1], (channels, offsets * source.channels)))
 
     def normal(self, *shape: int) -> Array:
         """Return floats around 0."""
@@ -133,17 +131,14 @@ class GridBuilder(Builder):
         """Append a convolution with everything chosen by chance."""
         level, top = self.values[x].level, self.grid.levels - 1
         step = int(self.rng.choice([0, 0, *([1] if level < top else []), *([-1] if level else [])]))
-        channels, groups, offsets = int(self.rng.choice(WIDTHS)), 0, int(self.rng.choice([1, 27]))
+        channels, groups = int(self.rng.choice(WIDTHS)), 0
         if self.grid.size == 5 and not step:
-            groups = int(self.choose(0, *(g for g in (1, 2, 4) if channels % g == 0 and offsets == 27)))
-            offsets = offsets if groups else int(self.choose(offsets, 125))
+            groups = int(self.choose(0, *(g for g in (1, 2, 4) if channels % g == 0)))
         beside = self.shortcuts(channels, level + step)
         shortcut = int(self.rng.choice(beside)) if beside and self.rng.integers(2) else None
         kinds = str(self.choose("F", "FF", "FB", "B", "FBB", "BBBB"))
         act = Activation(self.rng.integers(4))
-        self.conv(
-            x, channels, kinds=kinds, step=step, offsets=offsets, shortcut=shortcut, activation=act, groups=groups
-        )
+        self.conv(x, channels, kinds=kinds, step=step, shortcut=shortcut, activation=act, groups=groups)
 
     def shortcuts(self, channels: int, level: int) -> list[int]:
         """Return the values that can be added to one of so many channels at a level."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
+from grid_programs import every_grid_op
 from popcloud.errors import FileError
 from popcloud.packed.file import encode
 from popcloud.packed.program import Op
@@ -72,3 +73,14 @@ def test_table_has_a_line_per_row_and_the_operations():
         assert line.startswith(row.name)
         assert line.endswith(f" {row.bytes:,}")
     assert lines[-1].endswith(f"{operations(rows[-1]):,.0f}")
+
+
+def test_network_on_a_grid_counts_parameters_and_leaves_operations_open():
+    program = every_grid_op(2)
+    rows = summarize(program, 1024, len(encode(program)))
+    conv = next(i for i, step in enumerate(program.steps) if step.op is Op.BINARY_SPARSE_CONV)
+    assert (rows[conv].op, rows[conv].binary) == ("BINARY_SPARSE_CONV", 27 * 16 * 16)
+    assert rows[conv].floats == (1 + 1 + 3 + 2) * 16 + 4 * 3  # scale, bias, RPReLU, two thresholds, four shifts
+    assert rows[-1].bytes == len(encode(program))
+    assert operations(rows[-1]) == 0
+    assert "depend on how many neighbours" in table(rows)

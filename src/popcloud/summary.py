@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 
 from popcloud.errors import FileError
 from popcloud.packed.file import data_offset
+from popcloud.packed.grid import offsets_of
 from popcloud.packed.layout import up
-from popcloud.packed.program import Op, Program, Rows, Step
+from popcloud.packed.program import CONVOLUTIONS, Op, Program, Rows, Step
 from popcloud.packed.validate import BINARY
 
 FILE_ROW = "header, tables, names"
@@ -23,8 +24,8 @@ class Row:
     op           the Op's name; empty for what is no step
     binary       1-bit parameters: weights, without the padding of their words
     floats       32-bit parameters: float weights, scales, biases, thresholds, limits
-    binary_macs  multiply-adds of signs for one cloud
-    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling has none
+    binary_macs  multiply-adds of signs for one cloud; of a network on a grid 0, as they depend on the scene
+    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling has none; as above
     bytes        in the file, the padding of arrays to 64 bytes included
     """
 
@@ -65,20 +66,23 @@ def table(rows: Sequence[Row]) -> str:
     lines = [_line(line, widths) for line in [heads, *cells]]
     rule = "-" * len(lines[0])
     share = f"OPs per cloud = float MAC + binary MAC / 64 = {operations(rows[-1]):,.0f}"
+    if not operations(rows[-1]):
+        share = "OPs depend on how many neighbours the sites of a scene have"
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], share])
 
 
 def _row(program: Program, step: Step, points: int) -> Row:
     blobs = step.blobs
     x, y = program.values[step.inputs[0]], program.values[step.output]
-    rows_in = points if x.rows is Rows.POINT else 1
-    rows_out = points if y.rows is Rows.POINT else 1
-    product = rows_in * x.channels * y.channels
-    binary = step.op in BINARY
+    counts = {Rows.POINT: points, Rows.CLOUD: 1, Rows.SITES: 0}
+    rows_in, rows_out = counts[x.rows], counts[y.rows]
+    terms = x.channels * (offsets_of(x, y) if step.op in CONVOLUTIONS else 1)
+    product = rows_in * terms * y.channels
+    binary = step.op in BINARY or step.op is Op.BINARY_SPARSE_CONV
     return Row(
         name=y.name,
         op=step.op.name,
-        binary=x.channels * y.channels if binary else 0,
+        binary=terms * y.channels if binary else 0,
         floats=sum(blob.size for name, blob in blobs.items() if not (binary and name == "weight")),
         binary_macs=product if binary else 0,
         float_macs=(product if step.op in (Op.LINEAR, Op.TRANSFORM) else 0) + _scales(step) * rows_out * y.channels,

@@ -11,6 +11,7 @@ from hypothesis import given
 from grid_programs import GridBuilder, every_grid_op, grid_programs
 from popcloud.errors import FileError
 from popcloud.geometry.plan import MAX_LEVELS
+from popcloud.packed.bits import words
 from popcloud.packed.file import decode, encode
 from popcloud.packed.layout import HEADER
 from popcloud.packed.program import BLOBS, CONVOLUTIONS, Activation, Grid, Kind, Op, Rows
@@ -149,20 +150,23 @@ def test_blobs_of_another_dtype_or_shape_or_missing(program, op, name):
         refused(with_step(program, index, blobs={k: b for k, b in step.blobs.items() if k != name}), "blobs of step")
 
 
-@pytest.mark.parametrize(("offsets", "step"), [(2, 0), (8, 0), (26, 0), (27, 1), (1, -1), (125, -1)])
-def test_weight_has_rows_for_a_known_kernel(offsets, step, rng):
+@pytest.mark.parametrize("step", [0, 1, -1])
+@pytest.mark.parametrize("bits", [False, True])
+def test_weight_has_rows_for_the_offsets_between_its_levels(step, bits, rng):
     build = GridBuilder(rng, Grid(0.1, 2, 5), 3)
     x = build.emit(Op.SITE_MEAN, (0,), "F", 3, 1) if step < 0 else 0
-    build.conv(x, 4, step=step)
-    program = build.program(2)
+    build.conv(build.add(Op.BINARIZE, x) if bits else x, 4, step=step)
+    program, wrong = build.program(2), 27 if step else 8
     index = len(program.steps) - 2
-    refused(with_blob(program, index, "weight", np.zeros((3 * offsets, 4), np.float32)), f"weight of step {index} ")
+    shape, dtype = ((words(3 * wrong), 4), np.uint64) if bits else ((3 * wrong, 4), np.float32)
+    refused(with_blob(program, index, "weight", np.zeros(shape, dtype)), f"weight of step {index} ")
 
 
-def test_five_offsets_a_side_need_a_plan_of_size_five(rng):
-    build = GridBuilder(rng, Grid(0.1, 1, 3), 3)
-    build.conv(0, 4, offsets=125)
-    refused(build.program(2), r"weight of step 0 .*offsets, 3 each, found 375")
+def test_sums_are_not_longer_than_float32_counts():
+    program = GridBuilder(np.random.default_rng(0), Grid(0.1, 1, 3), 1 << 20).program(2)
+    wide = replace(program.values[1], channels=1)
+    step = replace(program.steps[0], op=Op.SPARSE_CONV, blobs=dict.fromkeys(("weight", "scale", "bias"), np.zeros(1)))
+    refused(replace(program, values=(program.values[0], wide), steps=(step,), classes=("a",)), "terms in a sum")
 
 
 def test_groups_divide_the_channels(program):
@@ -175,11 +179,11 @@ def test_groups_divide_the_channels(program):
     refused(with_blob(program, index, "shifts", shifts), "shifts of step 1 .*-1 to 1, found")
 
 
-def test_tail_bits_are_zero_in_every_offset(program):
+def test_tail_bits_are_zero(program):
     index = next(i for i, s in enumerate(program.steps) if s.op is Op.BINARY_SPARSE_CONV)
     weight = program.steps[index].blobs["weight"].copy()
-    weight[20, 3] |= np.uint64(1 << 16)  # 16 inputs: a word for each offset
-    refused(with_blob(program, index, "weight", weight), "weight of step 1 .*zeros beyond sign 16")
+    weight[-1, 3] |= np.uint64(1 << 48)  # 27 * 16 signs leave a quarter of the last word
+    refused(with_blob(program, index, "weight", weight), "weight of step 1 .*zeros beyond sign 432")
 
 
 @pytest.mark.parametrize("name", ["weight", "scale", "bias", "prelu", "thresholds"])

@@ -5,7 +5,6 @@ A convolution's step ends in what follows it: batch norm, shortcut, activation, 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -80,8 +79,7 @@ def _kernel(writer: Writer, node: fx.Node, conv: SparseConv) -> tuple[int, dict[
     check_binary(node, conv)
     frozen = conv.binarizer.frozen(conv.weight)
     signs = writer.bits_of(writer.source(node), frozen.threshold)
-    kernel = conv.kernel(unflipped(frozen.weights, signs)).transpose(1, 2).numpy()
-    return signs.value, {"weight": np.concatenate([pack_weights(part) for part in kernel])} | _shifts(conv)
+    return signs.value, {"weight": pack_weights(unflipped(frozen.weights, signs).numpy())} | _shifts(conv)
 
 
 def _shifts(conv: SparseConv) -> dict[str, Array]:

@@ -6,10 +6,9 @@ import numpy as np
 
 from popcloud.errors import FileError
 from popcloud.packed.bits import words
-from popcloud.packed.program import CONVOLUTIONS, Activation, Grid, Kind, Op, Step, Value
+from popcloud.packed.program import CHILDREN, CONVOLUTIONS, NEIGHBOURS, Activation, Grid, Kind, Op, Step, Value
 
-CHILDREN = 8
-MOST_SIGNS = 1 << 24  # in one sum: float32 holds it exactly
+MOST_TERMS = 1 << 24  # in one sum: float32 holds that of as many signs exactly
 
 Types = dict[str, tuple[np.dtype[np.generic], list[tuple[int, ...]]]]
 
@@ -83,35 +82,34 @@ def _check_optional(where: str, step: Step, signs: int) -> None:
 
 
 def _check_kernel(where: str, step: Step, x: Value, y: Value, plan: Grid) -> None:
-    """Check the number of offsets, which the weight's rows say, and the groups."""
-    row = x.channels if step.op is Op.SPARSE_CONV else words(x.channels)
-    rows = len(np.atleast_1d(step.blobs["weight"]))
-    allowed = (1, 27, 125)[: 2 if plan.size == 3 else 3] if x.level == y.level else (CHILDREN,)
-    if rows % row or rows // row not in allowed:
-        raise inconsistent(f"weight of {where}", f"rows for {allowed} offsets, {row} each", rows)
-    if rows // row * x.channels > MOST_SIGNS:
-        raise inconsistent(f"weight of {where}", f"at most {MOST_SIGNS} terms in a sum", rows // row * x.channels)
+    """Check the length of the sums, and the groups."""
+    terms = offsets_of(x, y) * x.channels
+    if terms > MOST_TERMS:
+        raise inconsistent(f"channels of {where}", f"at most {MOST_TERMS} terms in a sum", terms)
     shifts = step.blobs.get("shifts")
-    if shifts is None:
-        return
-    groups = len(np.atleast_1d(shifts))
-    if plan.size != 5 or rows // row != 27 or groups < 1 or y.channels % groups:
-        found = f"size {plan.size}, {rows // row} offsets, {groups} groups of {y.channels} channels"
-        raise inconsistent(f"shifts of {where}", "a plan of size 5, 27 offsets, equal groups", found)
+    groups = 1 if shifts is None else len(np.atleast_1d(shifts))
+    if shifts is not None and (plan.size != 5 or x.level != y.level or groups < 1 or y.channels % groups):
+        found = f"size {plan.size}, level {x.level} to {y.level}, {groups} groups of {y.channels} channels"
+        raise inconsistent(f"shifts of {where}", "a plan of size 5, one level, equal groups", found)
+
+
+def offsets_of(x: Value, y: Value) -> int:
+    """Return how many kernel offsets a convolution from x to y has."""
+    return NEIGHBOURS if x.level == y.level else CHILDREN
 
 
 def blob_types(step: Step, values: tuple[Value, ...]) -> Types:
-    """Return the dtype and the shapes that each blob of a convolution may have; the weight's rows are checked apart."""
-    outputs = [values[i] for i in step.outputs]
+    """Return the dtype and the shapes that each blob of a convolution may have."""
+    x, outputs = values[step.inputs[0]], [values[i] for i in step.outputs]
     channels, kinds = outputs[0].channels, [value.kind for value in outputs]
-    rows, single = len(step.blobs["weight"]), np.dtype(np.float32)
+    terms, single, integer = offsets_of(x, outputs[0]) * x.channels, np.dtype(np.float32), np.dtype(np.uint64)
     maps = (max(1, kinds.count(Kind.FLOAT)), channels)
-    shifts = step.blobs.get("shifts")
+    groups = len(np.atleast_1d(step.blobs.get("shifts", 0)))
     return {
-        "weight": (single if step.op is Op.SPARSE_CONV else np.dtype(np.uint64), [(rows, channels)]),
+        "weight": (single, [(terms, channels)]) if x.kind is Kind.FLOAT else (integer, [(words(terms), channels)]),
         "scale": (single, [maps]),
         "bias": (single, [maps]),
         "prelu": (single, [(3, channels)]),
         "thresholds": (single, [(kinds.count(Kind.BITS), channels)]),
-        "shifts": (np.dtype(np.int8), [(0 if shifts is None else len(shifts), 3)]),
+        "shifts": (np.dtype(np.int8), [(groups, 3)]),
     }

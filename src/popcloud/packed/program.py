@@ -80,7 +80,8 @@ class Op(IntEnum):
     SPARSE_CONV            weight f32 (O * K, C), scale,   s = sum over offsets and within one over k, starts
                            bias f32 (J, C), prelu,         at 0, takes fma(x[in, k], weight[o K + k, c], s)
                            thresholds, shifts
-    BINARY_SPARSE_CONV     weight bits (O * W, C), ...     s = float32(sum over pairs of K - 2 * mismatches)
+    BINARY_SPARSE_CONV     weight bits (words of O K, C),  s = float32(sum over pairs of K - 2 * mismatches); sign
+                           scale, ...                      o K + k of column c is that of offset o, input k
     SITE_MEAN              -                               y[parent] = sum of its children in order / their
                                                            number, both in float32
     UNPOOL                 -                               y[child] = x[parent], bit for bit
@@ -88,8 +89,8 @@ class Op(IntEnum):
     ADD                    -                               y = x0 + x1; x1 of level l + 1: the parent's row
     =====================  ==============================  =================================================
 
-    Both convolutions: the level of the answer says which pairs. l: the neighbours at the O = 1, 27 or 125 offsets of a
-    cube; l + 1: the parent's up to 8 children, offset 4 (x & 1) + 2 (y & 1) + (z & 1); l - 1: the same pairs backwards.
+    Both convolutions: the level of the answer says which pairs. l: the neighbours at the O = 27 offsets of -1 to 1;
+    l + 1: the parent's up to O = 8 children, offset 4 (x & 1) + 2 (y & 1) + (z & 1); l - 1: the same pairs backwards.
     `shifts` i8 (G, 3), of -1 to 1, adds shift g to the 27 offsets of the g-th of G equal groups of output channels
     (BSC-Net, Xu et al. 2023, its shifted sparse convolution). A second input is the shortcut (S, C) of the answer's
     level, or of the one above: the parent's row. Then y_j = act((s * scale[j]) + bias[j] + shortcut) for the J rows of
@@ -145,6 +146,7 @@ BLOBS: dict[Op, tuple[str, ...]] = {  # the constants of each op, in the order i
 OPTIONAL = frozenset(("prelu", "thresholds", "shifts"))  # blobs that a step may be without
 CONVOLUTIONS = frozenset((Op.SPARSE_CONV, Op.BINARY_SPARSE_CONV))
 GRID_OPS = frozenset(op for op in Op if op >= Op.SPARSE_CONV)  # that know of sites and levels
+NEIGHBOURS, CHILDREN = 27, 8  # offsets of a convolution that stays on its level, and of one that leaves it
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from popcloud.packed.bits import WORD, words
-from popcloud.packed.grid import blob_types, check_step, inconsistent, show
+from popcloud.packed.grid import blob_types, check_step, inconsistent, offsets_of, show
 from popcloud.packed.program import (
     BLOBS,
     CONVOLUTIONS,
@@ -206,7 +206,8 @@ def _check_blobs(where: str, step: Step, values: tuple[Value, ...]) -> None:
         if blob.dtype != dtype or blob.shape not in shapes:
             expected = f"{dtype} {' or '.join(map(str, shapes))}"
             raise inconsistent(f"{name} of {where}", expected, f"{blob.dtype} {blob.shape}")
-        _check_numbers(f"{name} of {where}", name, blob, inputs)
+        signs = inputs * offsets_of(values[step.inputs[0]], values[step.output]) if step.op in CONVOLUTIONS else inputs
+        _check_numbers(f"{name} of {where}", name, blob, signs)
 
 
 def blob_type(op: Op, name: str, inputs: int, outputs: int) -> tuple[np.dtype[np.generic], list[tuple[int, ...]]]:
@@ -224,7 +225,7 @@ def blob_type(op: Op, name: str, inputs: int, outputs: int) -> tuple[np.dtype[np
 def _check_numbers(where: str, name: str, blob: Array, inputs: int) -> None:
     if blob.dtype == np.uint64:
         tail = inputs % WORD
-        if tail and (blob[words(inputs) - 1 :: words(inputs)] >> np.uint64(tail)).any():
+        if tail and (blob[-1] >> np.uint64(tail)).any():
             raise inconsistent(where, f"zeros beyond sign {inputs}", "other bits")
     elif name == "limit":
         if blob.min() < -1 or blob.max() > inputs:

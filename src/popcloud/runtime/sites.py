@@ -19,8 +19,9 @@ from popcloud.geometry.kernel_map import KernelMap, neighbour_rows
 from popcloud.geometry.plan import PLANS, GridPlan
 from popcloud.geometry.pyramid import Pyramid
 from popcloud.geometry.voxels import Voxels, mean_features
-from popcloud.packed.bits import mismatches, pack, pack_minus, unpack, words
-from popcloud.packed.program import GRID_OPS, Activation, Array, Grid, Kind, Op, Program, Step, Value
+from popcloud.packed.bits import mismatches, pack, pack_minus, pack_weights, unpack, unpack_weights
+from popcloud.packed.grid import offsets_of
+from popcloud.packed.program import GRID_OPS, NEIGHBOURS, Activation, Array, Grid, Kind, Op, Program, Step, Value
 from popcloud.runtime import reference
 from popcloud.runtime.arithmetic import Floats, accumulate, activate, rprelu
 
@@ -91,20 +92,22 @@ def sparse_conv(this: Site, x: Floats, shortcut: Floats | None = None) -> Output
     """SPARSE_CONV: float products, over offsets, then over channels, one after the other."""
     weight, channels = this.step.blobs["weight"], this.inputs[0].channels
     total = np.zeros((_rows(this), weight.shape[1]), np.float32)
-    for offset, columns, rows_in, rows_out in _pairs(this, channels):
-        part = weight[offset * channels : (offset + 1) * channels, columns]
-        total[rows_out, columns] = accumulate(x[rows_in], part, total[rows_out, columns])
+    for columns, pairs in _groups(this):
+        for offset, (begin, end) in enumerate(pairs.ranges):
+            part = weight[offset * channels : (offset + 1) * channels, columns]
+            rows = pairs.outputs[begin:end]
+            total[rows, columns] = accumulate(x[pairs.inputs[begin:end]], part, total[rows, columns])
     return finished(this, total, shortcut)
 
 
 def binary_sparse_conv(this: Site, x: Words, shortcut: Floats | None = None) -> Outputs:
     """BINARY_SPARSE_CONV: exact sums of products of signs; a neighbour that is absent adds nothing."""
-    weight, channels = this.step.blobs["weight"], this.inputs[0].channels
-    size = words(channels)
-    total = np.zeros((_rows(this), weight.shape[1]), np.int64)
-    for offset, columns, rows_in, rows_out in _pairs(this, size):
-        part = weight[offset * size : (offset + 1) * size, columns]
-        total[rows_out, columns] += channels - 2 * mismatches(x[rows_in], part)
+    channels, kernels = this.inputs[0].channels, _kernels(this)
+    total = np.zeros((_rows(this), this.outputs[0].channels), np.int64)
+    for columns, pairs in _groups(this):
+        for kernel, (begin, end) in zip(kernels, pairs.ranges, strict=True):
+            found = mismatches(x[pairs.inputs[begin:end]], kernel[:, columns])
+            total[pairs.outputs[begin:end], columns] += channels - 2 * found
     return finished(this, total.astype(np.float32), shortcut)
 
 
@@ -162,37 +165,26 @@ OPS: dict[Op, Callable[..., Outputs]] = {
 }
 
 
-def kernel_map(this: Site, offsets: int) -> KernelMap:
-    """Return the pairs of a convolution of so many offsets, as the levels of input and output say."""
+def _groups(this: Site) -> list[tuple[slice, KernelMap]]:
+    """Return the columns of the answer that see the same pairs, and these pairs."""
     level, into = this.inputs[0].level, this.outputs[0].level
-    if into > level:
-        return this.at.down[level]
-    if into < level:
-        return this.at.down[into].transposed()
-    same = this.at.levels[level].same
-    reach = round(offsets ** (1 / 3)) // 2
-    return same.picked(np.flatnonzero((np.abs(same.offsets) <= reach).all(axis=1)))
+    if into != level:
+        return [(slice(None), this.at.down[level] if into > level else this.at.down[into].transposed())]
+    same, size = this.at.levels[level].same, len(this.at.levels[level].same.offsets)
+    if size == NEIGHBOURS:
+        return [(slice(None), same)]
+    shifts = this.step.blobs.get("shifts", np.zeros((1, 3), np.int8)).tolist()
+    width = this.outputs[0].channels // len(shifts)
+    columns = [slice(group * width, (group + 1) * width) for group in range(len(shifts))]
+    return [(each, same.picked(neighbour_rows(shift))) for each, shift in zip(columns, shifts, strict=True)]
 
 
-def _pairs(this: Site, rows: int) -> list[tuple[int, slice, Array, Array]]:
-    """Return offset, columns of the answer, input rows and output rows, in order of offset for each group of columns.
-
-    rows  of the weight, per offset
-    """
-    blobs, channels = this.step.blobs, this.outputs[0].channels
-    offsets = len(blobs["weight"]) // rows
-    if "shifts" in blobs:
-        same = this.at.levels[this.inputs[0].level].same
-        maps = [same.picked(neighbour_rows([int(i) for i in shift])) for shift in blobs["shifts"]]
-    else:
-        maps = [kernel_map(this, offsets)]
-    width = channels // len(maps)
-    found = []
-    for group, each in enumerate(maps):
-        columns = slice(group * width, (group + 1) * width)
-        for offset, (begin, end) in enumerate(each.ranges):
-            found.append((offset, columns, each.inputs[begin:end], each.outputs[begin:end]))
-    return found
+def _kernels(this: Site) -> list[Words]:
+    """Return the packed weights (words(inputs), C) of each offset of a binary convolution."""
+    channels = this.inputs[0].channels
+    terms = channels * offsets_of(this.inputs[0], this.outputs[0])
+    signs = unpack_weights(this.step.blobs["weight"], terms)
+    return [pack_weights(signs[:, first : first + channels]) for first in range(0, terms, channels)]
 
 
 def _rows(this: Site) -> int:
