@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cases import gemm, pointnet, startup, training
+from cases import gemm, pointnet, sparse, startup, training
 from harness import ROOT, machine, text
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "gemm": gemm.run,
     "pointnet": pointnet.run,
     "training": training.run,
+    "sparse": sparse.run,
     "startup": startup.run,
 }
 
