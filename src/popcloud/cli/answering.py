@@ -41,7 +41,9 @@ RUN = """\
 A FILE holds one cloud: .npy, .npz, .xyz, .txt, .ply, .off or .pcd; its x, y, z are read. The cloud is resampled
 to the number of points that the model was trained with (a larger one is thinned evenly, the points of a smaller
 one are repeated, which is noted) and moved into the unit sphere. A file that can't be used gets its error line
-on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only."""
+on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only.
+A model for scenes answers for each point: what is printed are the shares of points per class. It reads the
+features that it was trained on, such as colours, from the file, and needs --kernels reference so far."""
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
@@ -91,7 +93,10 @@ def _add_engine(parser: Any) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said about one file: its points and probabilities (classes,), or the error."""
+    """What is said about one file: its points and probabilities (classes,), or the error.
+
+    Of a scene the shares of its points stand for probabilities.
+    """
 
     path: Path
     points: int = 0
@@ -123,6 +128,8 @@ def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
     """Return an answer per file, in order; all clouds that can be used are run together."""
     from popcloud.data.files import read_cloud
 
+    if session.per_point:
+        return [_shares(session, path) for path in files]
     clouds: dict[int, Floats] = {}
     errors: dict[int, PopcloudError] = {}
     for at, path in enumerate(files):
@@ -138,6 +145,18 @@ def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
         Answer(path, error=errors[at]) if at in errors else Answer(path, len(clouds[at]), found[at])
         for at, path in enumerate(files)
     ]
+
+
+def _shares(session: Session, path: Path) -> Answer:
+    """Return the share of points that each class gets in one file."""
+    from popcloud.data.files import read_cloud
+
+    try:
+        cloud = read_cloud(path)
+        labels = session.labels(cloud)
+    except CloudError as error:
+        return Answer(path, error=error if str(path) in str(error) else CloudError(f"{path}: {error}"))
+    return Answer(path, len(cloud), np.bincount(labels, minlength=len(session.classes)) / len(cloud))
 
 
 def _best(probabilities: NDArray[np.float64], top: int) -> list[int]:
@@ -170,6 +189,8 @@ def show(args: argparse.Namespace) -> None:
     from popcloud.show import picture
 
     session = _session(args)
+    if session.per_point:
+        raise RecipeError(f"{args.model}: answers for each point, and show writes one answer over a cloud; use run")
     clouds, truth = _from_files(args) if args.files else _from_dataset(args)
     probabilities = session.probabilities(clouds)
     answers = [session.classes[c] for c in probabilities.argmax(axis=1)]
