@@ -28,7 +28,7 @@ def main(argv=None):
 
     # Each step gets PyTorch's values: signs must come out equal bit for bit, floats but for rounding.
     engine = native.engine().Engine(args.model)
-    verification = Verification(exported.program, engine.step, lambda cloud: engine.run([cloud])[0])
+    verification = Verification(exported.program, engine.step, lambda cloud, _: engine.run([cloud])[0])
     for xyz in load_split(trained.recipe, "test").xyz[: args.clouds]:
         cloud = prepare(xyz, points, "unit_sphere")
         verification.add(cloud, observe(exported, cloud))
