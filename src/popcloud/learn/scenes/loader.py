@@ -8,8 +8,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 
 from popcloud.errors import TrainingError
 from popcloud.learn.scenes.batches import Order, Sample, Workshop, make
@@ -17,6 +18,7 @@ from popcloud.learn.scenes.batches import Order, Sample, Workshop, make
 AHEAD = 2  # batches per worker that are asked for before the first is taken
 
 _shop: Workshop | None = None  # of a worker process: set once, when it starts
+_closing: Event | None = None  # of a worker process: set when nobody wants its batches any more
 
 
 class Loader:
@@ -31,7 +33,8 @@ class Loader:
         if workers:
             # Not forked: PyTorch's threads would be lost in the child. A fresh process reads numpy alone.
             context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(shop,))
+            self.closing = context.Event()
+            self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(shop, self.closing))
 
     def __enter__(self) -> Loader:
         return self
@@ -42,6 +45,7 @@ class Loader:
     def close(self) -> None:
         """End the processes; what they are at is finished, what they were to do is not begun."""
         if self.pool is not None:
+            self.closing.set()
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
 
@@ -79,10 +83,10 @@ class Loader:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(shop: Workshop) -> None:
+def _begin(shop: Workshop, closing: Event) -> None:
     """Set up a worker process: Ctrl-C is the parent's business, and without a parent there is none."""
-    global _shop
-    _shop = shop
+    global _shop, _closing
+    _shop, _closing = shop, closing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -97,4 +101,7 @@ def _end_with_parent() -> None:
 
 def _make(order: Order) -> Sample:
     assert _shop is not None
+    assert _closing is not None
+    if _closing.is_set():  # the pool has handed on more than it can take back
+        raise CancelledError
     return make(_shop, order)
