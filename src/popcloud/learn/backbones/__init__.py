@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ BACKBONES = {
     "pointnet": partial(PointNet, transforms=True),
 }
 
-SCENE_BACKBONES = {
+SCENE_BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "unet_s": partial(UNet, width=16, blocks=1),
     "unet_h": partial(UNet, width=32, blocks=2),
     "fcn_s": partial(Fcn, width=16, blocks=1),
