@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from popcloud.data.files import READERS, read_cloud
+from popcloud.data import files_ply
+from popcloud.data.files import READERS, read_cloud, read_features
+from popcloud.data.scene_files import scaled_colours
 from popcloud.errors import CloudError
 
 POINTS = np.array([[0, 0, 0], [1.5, -2, 3e-3], [1e3, 4, 5]], dtype=np.float32)
@@ -211,3 +214,49 @@ def test_a_numpy_header_that_lies(tmp_path, shape):
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(12))
     with pytest.raises(CloudError, match="not a numpy file of plain numbers"):
         read_cloud(path)
+
+
+# --- features by name -------------------------------------------------------------------------------------------------
+
+COLOURS = np.array([[0, 128, 255], [255, 1, 2], [3, 4, 5]], np.uint8)
+
+
+@pytest.mark.parametrize("form", ["binary", "ascii", "npz"])
+def test_colours_of_bytes_are_scaled_as_data_sets_have_them(tmp_path, form):
+    path = tmp_path / ("a.npz" if form == "npz" else "a.ply")
+    red, green, blue = COLOURS.T
+    if form == "npz":
+        np.savez(path, xyz=POINTS, intensity=[7.0, 8, 9], blue=blue, red=red, green=green)
+    elif form == "binary":
+        files_ply.write_ply(path, POINTS, np.array([2, 0, 1]), COLOURS)
+    else:
+        names = "".join(f"property float {name}\n" for name in "xyz")
+        names += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+        rows = "".join(f"{' '.join(map(str, [*a, *b]))}\n" for a, b in zip(POINTS, COLOURS.tolist(), strict=True))
+        path.write_text(f"ply\nformat ascii 1.0\nelement vertex 3\n{names}end_header\n{rows}")
+    cloud = read_features(path, ["blue", "red"])
+    np.testing.assert_array_equal(cloud.features, scaled_colours(COLOURS)[:, [2, 0]])
+    assert cloud.features.dtype == np.float32
+    np.testing.assert_allclose(cloud.xyz, POINTS)
+    if form == "binary":
+        np.testing.assert_array_equal(cloud.labels, [2, 0, 1])
+
+
+def test_other_features_stay_as_they_are(tmp_path):
+    np.savez(tmp_path / "a.npz", xyz=POINTS, red=[-1.0, 0.25, 1], intensity=np.array([7, 8, 900]))
+    cloud = read_features(tmp_path / "a.npz", ["intensity", "red"])
+    np.testing.assert_array_equal(cloud.features, [[7, -1], [8, 0.25], [900, 1]])
+    assert read_features(tmp_path / "a.npz", []).features is None
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["red", "height"], "expected the columns red, height, height missing, found x, y, z, red"),
+        (["red"], "red: expected whole numbers from 0 to 255, found 3 to 256"),
+    ],
+)
+def test_features_that_cant_be_used_are_named(tmp_path, names, says):
+    np.savez(tmp_path / "a.npz", xyz=POINTS, red=np.array([3, 256, 9]), odd=np.zeros(2))
+    with pytest.raises(CloudError, match=re.escape(f"a.npz: {says}")):
+        read_features(tmp_path / "a.npz", names)

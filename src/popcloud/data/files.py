@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from popcloud.cloud import PointCloud, check_xyz
 from popcloud.data import files_pcd, files_ply
 from popcloud.data.files_off import read_mesh
+from popcloud.data.scene_files import COLOURS, scaled_colours
 from popcloud.errors import CloudError
 
 # What numpy raises for a damaged file; TokenError and MemoryError come from headers that lie, RuntimeError and
@@ -23,6 +24,8 @@ from popcloud.errors import CloudError
 UNREADABLE = (
     ValueError, EOFError, TokenError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
+
+NPZ_NAMES = ("xyz", "points", "features", "labels", "x", "y", "z")  # arrays that are no columns of their own name
 
 
 def read_cloud(path: Path | str) -> PointCloud:
@@ -32,7 +35,39 @@ def read_cloud(path: Path | str) -> PointCloud:
     in the file's order, (N, F) float32; a column named label becomes labels. Of a mesh only the vertices are read.
     Raises CloudError that names the file and the place in it.
     """
+    return from_columns(Path(path), read_columns(Path(path)))
+
+
+def read_features(path: Path | str, names: Sequence[str]) -> PointCloud:
+    """Read a cloud with the features of these names, (N, F) in their order, None for no names; labels as read_cloud.
+
+    Whole-numbered red, green and blue, 0 to 255, come to lie in [-1, 1], as data sets have them; all else stays as it
+    is. Raises CloudError as read_cloud, and one that names the columns that are missing.
+    """
     path = Path(path)
+    columns = read_columns(path)
+    lacking = [name for name in names if name not in columns]
+    if lacking:
+        raise CloudError(
+            f"{path}: expected the columns {', '.join(names)}, {', '.join(lacking)} missing, found "
+            f"{', '.join(columns)}; .ply, .pcd and .npz can name them"
+        )
+    kept = {name: columns[name] for name in ("x", "y", "z", "label") if name in columns}
+    return from_columns(path, kept | {name: _scaled(path, name, columns[name]) for name in names})
+
+
+def _scaled(path: Path, name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """Return a feature as data sets have it."""
+    if name not in COLOURS or column.dtype.kind not in "iu" or not len(column):
+        return column
+    low, high = column.min(), column.max()
+    if low < 0 or high > 255:
+        raise CloudError(f"{path}: {name}: expected whole numbers from 0 to 255, found {low} to {high}")
+    return scaled_colours(column)
+
+
+def read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the columns of a cloud's file by name, each (N,). Raises CloudError as read_cloud."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise CloudError(f"{path}: unknown ending {path.suffix!r}; valid: {', '.join(READERS)}")
@@ -40,10 +75,9 @@ def read_cloud(path: Path | str) -> PointCloud:
         kind = "a folder" if path.is_dir() else "nothing there"
         raise CloudError(f"{path}: expected a file, found {kind}; check the path")
     try:
-        columns = reader(path)
+        return reader(path)
     except OSError as error:
         raise CloudError(f"{path}: can't be read ({error.strerror or error})") from error
-    return from_columns(path, columns)
 
 
 def from_columns(path: Path, columns: dict[str, NDArray[Any]]) -> PointCloud:
@@ -88,7 +122,7 @@ def _read_npy(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the array xyz, points or the only one; features and labels by these names."""
+    """Read the array xyz, points or the only one; features, labels, and columns (N,) by their own names."""
     archive = _read_numpy(path)
     if isinstance(archive, np.ndarray):
         raise CloudError(f"{path}: expected an archive of arrays, found one array; name it .npy")
@@ -107,9 +141,14 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         features = arrays["features"]
         wide = features[:, None] if features.ndim == 1 else features
         columns |= {f"features{i}": column for i, column in enumerate(_rows_of(path, "features", wide, columns).T)}
+    columns |= {name: array for name, array in arrays.items() if name not in NPZ_NAMES and _is_column(array, columns)}
     if "labels" in arrays:
         columns["label"] = _rows_of(path, "labels", arrays["labels"], columns)
     return columns
+
+
+def _is_column(array: NDArray[Any], columns: dict[str, NDArray[Any]]) -> bool:
+    return array.shape == columns["x"].shape and array.dtype.kind in "iuf"
 
 
 def _rows_of(path: Path, name: str, array: NDArray[Any], columns: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -116,8 +116,17 @@ def _read_ascii(path: Path, body: bytes, elements: list[_Element], header_lines:
                 found = " ".join(words)[:40]
                 raise CloudError(f"{path}, line {number}: expected {names}, found {found!r}") from error
         if element.name == "vertex":
-            return {name: rows[:, i] for i, name in _scalars(element)}
+            return {name: _typed(rows[:, i], element.properties[i][1]) for i, name in _scalars(element)}
     raise AssertionError("read_columns has seen to it that there is an element vertex")
+
+
+def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Return numbers in the type that the header declares if it is a whole one and holds them."""
+    if np.dtype(kind).kind == "f":
+        return column
+    limits = np.iinfo(kind)
+    fits = (column == np.rint(column)) & (column >= limits.min) & (column <= limits.max)
+    return column.astype(kind) if fits.all() else column
 
 
 def _ascii_row(words: list[str], element: _Element) -> list[float]:
