@@ -37,7 +37,7 @@ def picture(
     Raises CloudError for clouds that can't be drawn or lists of other lengths, FileError for a path that can't be
     written, PopcloudError without matplotlib.
     """
-    _check_lengths(len(clouds), titles=titles, truth=truth, probabilities=probabilities)
+    check_lengths(len(clouds), titles=titles, truth=truth, probabilities=probabilities)
     if columns is not None and columns < 1:
         raise CloudError(f"columns: expected at least 1, found {columns}")
     checked = [check_xyz(xyz, f"cloud {i + 1}") for i, xyz in enumerate(clouds)]
@@ -48,13 +48,19 @@ def picture(
         _draw(axes[i], resample(xyz, min(len(xyz), MOST_POINTS)))
         true = None if truth is None else truth[i]
         _title(axes[i], titles[i], true, None if probabilities is None else probabilities[i])
+    save(canvas, path)
+
+
+def save(canvas: Any, path: Path | str) -> None:
+    """Write a canvas as a PNG. Raises FileError for a path that can't be written."""
     try:
         canvas.print_png(str(path))
     except OSError as error:
         raise FileError(f"{path}: can't be written ({error.strerror}); choose another path") from error
 
 
-def _check_lengths(count: int, **lists: Sequence[Any] | None) -> None:
+def check_lengths(count: int, **lists: Sequence[Any] | None) -> None:
+    """Raise CloudError for no cloud at all, or a list that has not one thing per cloud."""
     if count == 0:
         raise CloudError("a picture needs at least one cloud, found none")
     for name, values in lists.items():
@@ -69,18 +75,27 @@ def _columns(count: int) -> int:
 
 
 def _sheet(across: int, down: int) -> tuple[Any, list[Any]]:
-    """Return a canvas and its panels, row by row. It is a figure of its own: pyplot's global state stays untouched."""
+    """Return a canvas and its panels, row by row."""
+    canvas = new_canvas(PANEL * across, (PANEL + 0.35) * down)
+    axes = canvas.figure.subplots(down, across, squeeze=False).ravel().tolist()
+    space = {"wspace": 0.03, "hspace": 0.22}
+    canvas.figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.45 / (PANEL * down), **space)
+    for panel in axes:
+        panel.set_axis_off()
+    return canvas, axes
+
+
+def new_canvas(width: float, height: float) -> Any:
+    """Return a canvas of so many inches with a figure of its own: pyplot's global state stays untouched.
+
+    Raises PopcloudError without matplotlib.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PopcloudError("a picture needs matplotlib: pip install 'popcloud[show]'") from error
-    figure = Figure(figsize=(PANEL * across, (PANEL + 0.35) * down), dpi=140, facecolor="white")
-    axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.45 / (PANEL * down), wspace=0.03, hspace=0.22)
-    for panel in axes:
-        panel.set_axis_off()
-    return FigureCanvasAgg(figure), axes
+    return FigureCanvasAgg(Figure(figsize=(width, height), dpi=140, facecolor="white"))
 
 
 def _title(panel: Any, title: str, truth: str | None, probability: float | None) -> None:
@@ -94,9 +109,9 @@ def _title(panel: Any, title: str, truth: str | None, probability: float | None)
         )
 
 
-def project(xyz: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def project(xyz: NDArray[Any], elevation: float = ELEVATION) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return where points (N, 3) of about unit size appear, (N, 2), right and up, and how far off they are, (N,)."""
-    turn, lift = np.radians(AZIMUTH), np.radians(ELEVATION)
+    turn, lift = np.radians(AZIMUTH), np.radians(elevation)
     toward = np.array([np.cos(lift) * np.cos(turn), np.cos(lift) * np.sin(turn), np.sin(lift)])
     right = np.array([-np.sin(turn), np.cos(turn), 0.0])
     distance = DISTANCE - xyz @ toward

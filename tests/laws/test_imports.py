@@ -21,6 +21,7 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
     "geometry": BASE | {"native"},
     "data": BASE,
     "show": BASE,
+    "show_scenes": BASE | {"show"},
     "packed": {"errors"},
     "summary": {"errors", "packed"},
     "runtime": BASE | {"native", "packed", "geometry"},
@@ -28,10 +29,12 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
     "learn": BASE | {"native", "geometry", "data", "packed"},
     "__init__": BASE | {"native", "packed", "runtime"},
     "__main__": {"cli"},
-    "cli": BASE | {"native", "geometry", "data", "packed", "runtime", "show", "summary", "verify", "learn"},
+    "cli": BASE
+    | {"native", "geometry", "data", "packed", "runtime", "show", "show_scenes", "summary", "verify", "learn"},
 }
 MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "show": {"matplotlib"},
+    "show_scenes": {"matplotlib"},
     "data": {"h5py"},
     "cli": {"matplotlib", "rich"},
 }
