@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from popcloud.cli import answering_scenes
 from popcloud.cli.common import (
     KERNELS_HELP,
     THREADS_HELP,
@@ -20,6 +20,7 @@ from popcloud.cli.common import (
     add_json,
     batches,
     command,
+    complain,
     count,
     load_clouds,
     note,
@@ -28,14 +29,14 @@ from popcloud.cli.common import (
     source_of,
     text_table,
 )
-from popcloud.errors import CloudError, PopcloudError, RecipeError
+from popcloud.errors import CloudError, EngineError, PopcloudError, RecipeError
 
 if TYPE_CHECKING:
     from popcloud.cloud import Floats
     from popcloud.runtime.session import Session
 
 AT_ONCE = 64  # clouds held in memory while their files are read
-SHOWN = 12
+SHOWN, SCENES_SHOWN = 12, 3
 
 RUN = """\
 A FILE holds one cloud: .npy, .npz, .xyz, .txt, .ply, .off or .pcd; its x, y, z are read. The cloud is resampled
@@ -47,7 +48,11 @@ features that it was trained on, such as colours, from the file, and needs --ker
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
-it was trained on, test split) with right answers in green and wrong ones in red. Needs matplotlib."""
+it was trained on, test split) with right answers in green and wrong ones in red. Needs matplotlib.
+
+A model of scenes colours points by class. Where the truth is known, that of a data set or, with --truth label,
+the column label of the files (class numbers of the model, negative where there is none), it is drawn beside
+the answer, and so are the points that are wrong."""
 
 
 def add(commands: Commands) -> None:
@@ -58,12 +63,20 @@ def add(commands: Commands) -> None:
         run,
         "say which class each cloud is, without PyTorch",
         RUN,
-        "  popcloud run shapes.popc one.ply two.npy\n  popcloud run shapes.popc scans/*.pcd --top 3 --json",
+        "  popcloud run shapes.popc one.ply two.npy\n"
+        "  popcloud run shapes.popc scans/*.pcd --top 3 --json\n"
+        "  popcloud run rooms.popc office.ply --out labels",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
     p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="clouds")
     p.set_defaults(more=("files", Path))
-    p.add_argument("--top", type=count, default=1, metavar="K", help="how many classes per cloud (default: 1)")
+    p.add_argument("--top", type=count, metavar="K", help="how many classes per cloud (default: 1; of scenes: all)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="of scenes: write NAME.labels.npy, (N,) int64 into the lines of classes.txt",
+    )
     _add_engine(p)
     add_json(p)
     p = command(
@@ -79,10 +92,11 @@ def add(commands: Commands) -> None:
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="clouds; none: those of a data set")
     p.set_defaults(more=("files", Path))
     p.add_argument("--out", type=Path, required=True, metavar="PICTURE.png", help="the file to write")
-    p.add_argument("--truth", nargs="+", metavar="NAME", help="the right class of each file")
-    p.add_argument("--columns", type=count, metavar="N", help="panels in a row")
+    p.add_argument("--truth", nargs="+", metavar="NAME", help="the right class of each file; of scenes: label")
+    p.add_argument("--columns", type=count, metavar="N", help="panels, or scenes, in a row")
     p.add_argument("--seed", type=int, metavar="N", help="of made-up clouds (default: the one of its training)")
-    add_dataset(p, clouds=f"how many clouds of the data set (default: {SHOWN})")
+    add_dataset(p, clouds=f"how many clouds of the data set (default: {SHOWN}), or scenes (default: {SCENES_SHOWN})")
+    p.set_defaults(split=None)
     _add_engine(p)
 
 
@@ -106,22 +120,31 @@ class Answer:
 
 def run(args: argparse.Namespace) -> int:
     """Print an answer per file; return 0, or the exit code of the first file that can't be used."""
-    session = _session(args)
+    session = open_session(args)
+    if session.per_point:
+        return answering_scenes.run(args, session)
+    if args.out is not None:
+        raise RecipeError("--out is for models that answer for each point; leave it out")
     answers = [a for rows in batches(len(args.files), AT_ONCE) for a in answer(session, args.files[rows])]
     if args.json:
-        show_json([_record(a, session.classes, args.top) for a in answers])
+        show_json([_record(a, session.classes, args.top or 1) for a in answers])
     else:
-        _print(answers, session.classes, args.top)
-    failures = [a.error for a in answers if a.error is not None]
-    for error in failures:
-        print(f"popcloud: {' '.join(str(error).split())}", file=sys.stderr)
-    return failures[0].exit_code if failures else 0
+        _print(answers, session.classes, args.top or 1)
+    return complain([a.error for a in answers if a.error is not None])
 
 
-def _session(args: argparse.Namespace) -> Session:
-    from popcloud.runtime.session import Session
+def open_session(args: argparse.Namespace) -> Session:
+    """Return the model, ready to answer; one that the engine does not run is run by the reference, with a note."""
+    from popcloud.packed.file import read
+    from popcloud.runtime.session import REFERENCE, Session
 
-    return Session(args.model, kernels=args.kernels, threads=args.threads)
+    try:
+        return Session(args.model, kernels=args.kernels, threads=args.threads)
+    except EngineError:
+        if args.kernels is not None or read(args.model).plan is None:
+            raise
+    note(f"{args.model}: the engine does not run models of scenes yet; the slow numpy reading does")
+    return Session(args.model, kernels=REFERENCE)
 
 
 def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
@@ -188,7 +211,10 @@ def show(args: argparse.Namespace) -> None:
     """Write the picture."""
     from popcloud.show import picture
 
-    session = _session(args)
+    session = open_session(args)
+    if session.per_point:
+        answering_scenes.show(args, session, args.clouds or SCENES_SHOWN)
+        return
     if session.per_point:
         raise RecipeError(f"{args.model}: answers for each point, and show writes one answer over a cloud; use run")
     clouds, truth = _from_files(args) if args.files else _from_dataset(args)
@@ -215,5 +241,6 @@ def _from_dataset(args: argparse.Namespace) -> tuple[list[Floats], list[str]]:
         raise RecipeError("--truth belongs to files; the data set knows the right classes")
     program = read(args.model)
     source, points = source_of(args, SHOWN), program.points or 1024
+    source = replace(source, split=source.split or "test")
     clouds = load_clouds(source, recipe_of(program.meta), points=points, classes=program.classes)
     return list(clouds.xyz), [clouds.classes[label] for label in clouds.labels]

@@ -113,6 +113,13 @@ def note(line: str) -> None:
     print(f"popcloud: note: {line}", file=sys.stderr)
 
 
+def complain(failures: Sequence[PopcloudError]) -> int:
+    """Print a line on stderr for each file that can't be used; return the first one's exit code, 0 without any."""
+    for error in failures:
+        print(f"popcloud: {' '.join(str(error).split())}", file=sys.stderr)
+    return failures[0].exit_code if failures else 0
+
+
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return aligned columns: the first `left` to the left, numbers to the right."""
     lines = [heads, *rows]

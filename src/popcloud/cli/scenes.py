@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcloud.cli.common import Source, show_json, source_of, text_table
-from popcloud.errors import DatasetError
+from popcloud.errors import DatasetError, RecipeError
 
 if TYPE_CHECKING:
     from popcloud.cloud import SceneSet
@@ -58,27 +58,39 @@ def evaluate(args: argparse.Namespace, trained: Trained) -> None:
 
 
 def load_scenes(source: Source, trained: Trained) -> tuple[str, SceneSet]:
-    """Return the split that is wanted and its scenes: "test" where the data set has it, else "val".
+    """Return the split that is wanted and its scenes, see `scenes_of`."""
+    return scenes_of(source, trained.recipe.model_dump(), trained.classes, trained.features)
 
-    What the source leaves open is taken from the recipe. Raises DatasetError for other features than it was trained on.
+
+def scenes_of(
+    source: Source, recipe: Mapping[str, Any] | None, classes: Sequence[str], features: Sequence[str] | None
+) -> tuple[str, SceneSet]:
+    """Return the split that is wanted, "test" where the data set has it, else "val", and its scenes.
+
+    recipe    the fields of the recipe that trained the network, if it is known: what the source leaves open
+    features  that the network was trained on, None if it reads none
+    Raises RecipeError if no data set is known, DatasetError for other features, or as the loader does.
     """
     from popcloud import data
 
-    recipe = trained.recipe
-    name = source.dataset or recipe.dataset
-    same = name == recipe.dataset
+    fields = dict(recipe or {})
+    name = source.dataset or fields.get("dataset")
+    if name is None:
+        raise RecipeError("the model does not say what it was trained on; pass --dataset NAME")
+    known = fields if name == fields.get("dataset") else {}
     split = source.split or ("test" if "test" in data.LABELLED_SPLITS.get(name, ("test",)) else "val")
-    root = source.root or (recipe.root if same else None)
+    root = source.root or known.get("root")
+    size = fields.get("train_scenes" if split == "train" else "test_scenes")
     scenes = data.scenes(name)(
         None if root is None else Path(root),
         split,
-        seed=recipe.data_seed if same else 0,
-        classes=trained.classes,
-        scenes=source.clouds or (recipe.train_scenes if split == "train" else recipe.test_scenes),
+        seed=known.get("data_seed", 0) if source.seed is None else source.seed,
+        classes=tuple(classes),
+        scenes=source.clouds or size,
     )
-    if scenes.features != trained.features:
+    if features is not None and scenes.features != tuple(features):
         raise DatasetError(
-            f"{name}: expected the features {', '.join(trained.features) or 'none'} that the network was trained on, "
+            f"{name}: expected the features {', '.join(features) or 'none'} that the network was trained on, "
             f"found {', '.join(scenes.features) or 'none'}; choose a data set that has them"
         )
     return split, scenes

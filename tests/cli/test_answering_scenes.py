@@ -1,0 +1,123 @@
+"""The commands run and show with a model that answers for each point."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from commands import complaint
+from grid_programs import random_grid_program, surface
+from popcloud import Session
+from popcloud.cloud import PointCloud, SceneSet
+from popcloud.data import LABELLED_SPLITS, SCENES
+from popcloud.packed.file import write
+from popcloud.packed.program import Program
+
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """A model that reads colours."""
+    plain = random_grid_program(4)
+    meta = {"recipe": json.dumps({"dataset": "sheets", "data_seed": 5})}
+    program = Program(plain.values, plain.steps, 0, "none", plain.classes, meta, plain.plan, NAMES)
+    write(program, tmp_path / "grid.popc")
+    return tmp_path / "grid.popc"
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    """Two clouds with colours and labels."""
+    paths = []
+    for name, points in (("one", 60), ("two", 30)):
+        cloud = surface(rng, points, 3)
+        paths.append(tmp_path / f"{name}.npz")
+        labels = np.arange(points) % 4
+        np.savez(paths[-1], xyz=cloud.xyz, labels=labels, **dict(zip(NAMES, cloud.features.T, strict=True)))
+    return paths
+
+
+def wanted(model, path) -> np.ndarray:
+    """The answer for a file, from Python."""
+    with np.load(path) as found:
+        features = np.stack([found[name] for name in NAMES], axis=1).astype(np.float32)
+        return Session(model, kernels="reference").labels(PointCloud(found["xyz"], features))
+
+
+def test_run_prints_shares_and_writes_labels(call, grid, files, tmp_path):
+    done = call("run", grid, *files, "--out", tmp_path / "out", "--json")
+    assert (done.code, done.err.count("\n")) == (0, 1), done.err
+    assert re.search(r"note: .*grid\.popc: .*numpy reading", done.err)
+    classes = (tmp_path / "out" / "classes.txt").read_text().split("\n")[:-1]
+    assert classes == [f"class {i}" for i in range(4)]
+    for record, path in zip(json.loads(done.out), files, strict=True):
+        labels, right = np.load(record["labels"]), wanted(grid, path)
+        assert record["labels"] == str(tmp_path / "out" / f"{path.stem}.labels.npy")
+        assert labels.dtype == np.int64
+        np.testing.assert_array_equal(labels, right)
+        assert (record["file"], record["points"]) == (str(path), len(right))
+        assert record["shares"] == {name: float(np.mean(right == c)) for c, name in enumerate(classes)}
+
+
+def test_run_prints_a_table_without_a_note_where_the_reference_is_chosen(call, grid, files):
+    done = call("run", grid, *files, "--kernels", "reference")
+    counts = [np.bincount(wanted(grid, path), minlength=4) for path in files]
+    lines = done.out.splitlines()
+    assert (done.code, done.err, len(lines)) == (0, "", 2 + sum((one > 0).sum() for one in counts))
+    assert lines[0].split() == ["file", "class", "points", "share"]
+    assert re.match(rf"{re.escape(str(files[0]))} +class {counts[0].argmax()} +60 +[\d.]+%$", lines[2])
+    assert len(call("run", grid, files[0], "--top", 1).out.splitlines()) == 3
+
+
+def test_run_names_the_columns_that_a_file_lacks_and_goes_on(call, grid, files, tmp_path):
+    np.savez(tmp_path / "bare.npz", xyz=np.zeros((4, 3)), red=np.zeros(4))
+    np.savez(tmp_path / "wrong.npz", xyz=np.zeros((4, 3)), **{name: np.full(4, np.nan) for name in NAMES})
+    done = call("run", grid, tmp_path / "bare.npz", files[0], "--json")
+    complaint(done, 3, r"bare\.npz: expected the columns red, green, blue, green, blue missing, found x, y, z, red")
+    bad, good = json.loads(done.out)
+    assert "missing" in bad["error"]
+    assert good["points"] == 60
+    complaint(call("run", grid, tmp_path / "wrong.npz"), 3, r"wrong\.npz: features: expected finite numbers")
+
+
+def test_run_refuses_what_would_be_lost(call, grid, files, made, tmp_path):
+    (tmp_path / "other").mkdir()
+    twin = (tmp_path / "other" / "one.npz").write_bytes(files[0].read_bytes())
+    assert twin
+    complaint(call("run", grid, files[0], tmp_path / "other" / "one.npz", "--out", tmp_path), 2, "two files would be")
+    complaint(call("run", grid, files[0], "--out", files[1]), 5, "two.npz: can't be written")
+    complaint(call("run", made.model, *made.files, "--out", tmp_path), 2, "--out is for models that answer for each")
+    complaint(call("run", grid, files[0], "--kernels", "portable"), 9, "choose kernels 'reference'")
+
+
+def test_show_draws_files_and_scenes_of_the_data_set(call, grid, files, tmp_path, monkeypatch):
+    def sheets(root, split, *, seed=0, classes=None, scenes=None):
+        rng = np.random.default_rng(seed)
+        clouds = [surface(rng, 40, 3) for _ in range(scenes)]
+        labelled = tuple(PointCloud(c.xyz, c.features, np.full(40, seed % 4)) for c in clouds)
+        return SceneSet(labelled, tuple(f"{split} {i}" for i in range(scenes)), classes, NAMES)
+
+    monkeypatch.setitem(SCENES, "sheets", sheets)
+    monkeypatch.setitem(LABELLED_SPLITS, "sheets", ("train", "val"))
+    shares = [wanted(grid, path) == np.arange(points) % 4 for path, points in zip(files, (60, 30), strict=True)]
+    right = f"{np.concatenate(shares).mean():.1%}"
+    assert call("show", grid, *files, "--out", tmp_path / "a.png").out == f"{tmp_path / 'a.png'}: 2 scenes\n"
+    done = call("show", grid, *files, "--truth", "label", "--out", tmp_path / "b.png", "--columns", 1)
+    assert done.out == f"{tmp_path / 'b.png'}: 2 scenes, {right} of the points right\n"
+    done = call("show", grid, "--clouds", 1, "--seed", 2, "--out", tmp_path / "c.png")
+    assert re.search(r"1 scene, [\d.]+% of the points right\n", done.out), done.err
+    for name in "abc":
+        assert (tmp_path / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_show_says_what_is_wrong_with_the_truth(call, grid, files, tmp_path):
+    np.savez(tmp_path / "bare.npz", xyz=np.zeros((4, 3)), **{name: np.zeros(4) for name in NAMES})
+    out = ("--out", tmp_path / "a.png")
+    complaint(call("show", grid, files[0], "--truth", "chair", *out), 2, "--truth: expected label, .* found chair")
+    complaint(call("show", grid, tmp_path / "bare.npz", "--truth", "label", *out), 3, "expected a column label")
+    complaint(call("show", grid, "--truth", "label", *out), 2, "--truth belongs to files")
+    complaint(call("show", grid, "--dataset", "roms", *out), 4, "roms")
