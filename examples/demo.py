@@ -4,12 +4,12 @@ Three networks of one architecture, PointNet without T-Nets, learn to tell made-
 BiPointNet (1-bit weights and activations, entropy-maximizing pooling) and a plain binary one, whose max pooling lets
 nearly every feature become +1 so that nothing is left to learn from (BiPointNet, Qin et al. 2021, section 3.2).
 BiPointNet is packed, proved equal to PyTorch and run by the engine on clouds that no network has seen.
+Then demo_rooms.py does the like with scenes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import nn
 
+import demo_parts as parts
+import demo_rooms
 from popcloud import Session, native
 from popcloud.cli import packing
-from popcloud.cli.common import Source
 from popcloud.cloud import CloudSet, prepare
 from popcloud.data.shapes import load as shapes
-from popcloud.errors import PopcloudError, VerifyError
+from popcloud.errors import PopcloudError
 from popcloud.learn import checkpoint
-from popcloud.learn.progress import reporter
-from popcloud.learn.recipe import Recipe, load
+from popcloud.learn.recipe import load
 from popcloud.learn.stop import Stopped
-from popcloud.learn.train import RECIPE, RESULT, train
+from popcloud.learn.train import train
 from popcloud.show import picture
 
 RECIPE_FILE = Path(__file__).resolve().parent.parent / "recipes" / "shapes_bipointnet.yaml"
@@ -61,7 +61,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--clouds", type=int, default=700, help="unseen clouds that the engine answers (default: 700)")
     p.add_argument("--verify", type=int, default=100, help="clouds of the proof (default: 100)")
     p.add_argument("--repeat", type=int, default=100, help="how often each network is timed (default: 100)")
-    p.add_argument("changes", nargs="*", metavar="field=value", help="changes to the recipe, for all three networks")
+    p.add_argument("--verify-scenes", type=int, default=2, help="scenes of the proof of the second part (default: 2)")
+    p.add_argument("--only", choices=("shapes", "rooms"), help="one part alone")
+    p.add_argument("--rooms", nargs="*", default=[], metavar="field=value", help="changes to the recipes of scenes")
+    p.add_argument(
+        "changes", nargs="*", metavar="field=value", help="changes to the recipe of the three networks for clouds"
+    )
     return p.parse_intermixed_args(argv)
 
 
@@ -69,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     args = arguments(argv)
     try:
-        demo(args)
+        for part in [args.only] if args.only else PARTS:
+            PARTS[part](args)
     except Stopped as stopped:
         print(f"demo: {stopped}: start the demo once more", file=sys.stderr)
         return stopped.exit_code
@@ -85,7 +91,7 @@ def demo(args: argparse.Namespace) -> None:
     accuracies = {network: trained(network, args) for network in (FLOAT, BIPOINTNET, PLAIN)}
     model = args.out / "bipointnet.popc"
     packed = packing.pack(args.out / BIPOINTNET.folder, model, "made by the demo")
-    proof = exactness(args, model)
+    proof = parts.exactness(args.out / BIPOINTNET.folder, model, args.verify, "clouds")
     session = Session(model)
     count = max(args.clouds, len(session.classes))
     unseen = shapes(None, "test", points=session.points, seed=UNSEEN, classes=session.classes, clouds=count)
@@ -94,7 +100,7 @@ def demo(args: argparse.Namespace) -> None:
     drawing = drawn(args.out / "answers.png", session, unseen)
     print(
         "\n"
-        + table(
+        + parts.table(
             [
                 ("", FLOAT.title, BIPOINTNET.title, PLAIN.title),
                 ("test accuracy", *(f"{share:.1%}" for share in accuracies.values())),
@@ -112,47 +118,8 @@ def demo(args: argparse.Namespace) -> None:
 def trained(network: Network, args: argparse.Namespace) -> float:
     """Train a network, or find it trained; return its accuracy on the test clouds."""
     recipe = load(RECIPE_FILE, [f"binarizer={network.binarizer}", f"pool={network.pool}", *args.changes])
-    folder = args.out / network.folder
-    state = found(folder, recipe)
-    if state == "other" or (args.again and state != "none"):
-        discard(folder)
-        state = "none"
-    if state == "done":
-        print(f"{network.title}: trained already, in {folder}; --again trains it again")
-        return float(json.loads((folder / RESULT).read_text())["result"]["test"])
-    print(f"{network.title}: {'goes on' if state == 'begun' else 'training'}, {recipe.epochs} epochs", flush=True)
-    result = train(recipe, folder, resume=state == "begun", progress=reporter(sys.stderr))
-    print(f"{network.title}: {result.test:.1%} of the test clouds right, {result.seconds:.0f} s", flush=True)
-    return result.test
-
-
-def found(folder: Path, recipe: Recipe) -> str:
-    """Return what is in a run's folder: "none", "other" (another recipe's), "begun", or "done"."""
-    if not (folder / RECIPE).is_file():
-        return "none"
-    if json.loads((folder / RECIPE).read_text()) != recipe.model_dump(mode="json"):
-        return "other"
-    return "done" if (folder / RESULT).is_file() else "begun"
-
-
-def discard(folder: Path) -> None:
-    """Remove the files of a run, and nothing else."""
-    for name in (RESULT, checkpoint.BEST, checkpoint.LAST, "log.jsonl", RECIPE):
-        (folder / name).unlink(missing_ok=True)
-
-
-def exactness(args: argparse.Namespace, model: Path) -> str:
-    """Return the proof that the file answers what PyTorch answers, in one line. Raises VerifyError if it does not."""
-    proof = packing.verify(args.out / BIPOINTNET.folder, model, Source(clouds=args.verify))
-    if proof.difference is not None:
-        raise VerifyError(f"{model}: {proof.difference}")
-    report = next(iter(proof.reports.values()))
-    signs = sum(line.compared for line in report.lines if line.kind == "bits")
-    error = max(line.error for line in report.lines)
-    return (
-        f"exactness: over {report.clouds} clouds all {signs:,} signs are PyTorch's, floats within {error:.0e}, "
-        f"and {report.agreeing} of {report.clouds} answers agree"
-    )
+    result = parts.trained(network.title, recipe, recipe.epochs, args.out / network.folder, args.again, train)
+    return float(result["test"])
 
 
 def timed(args: argparse.Namespace, model: Path, clouds: CloudSet) -> tuple[float, float]:
@@ -199,11 +166,7 @@ def drawn(path: Path, session: Session, clouds: CloudSet) -> Path:
     return path
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+PARTS = {"shapes": demo, "rooms": demo_rooms.demo}
 
 
 if __name__ == "__main__":

@@ -6,14 +6,21 @@ import importlib.util
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from popcloud.data import SCENES, rooms
+from popcloud.learn.backbones import SCENE_BACKBONES
+from popcloud.learn.backbones.unet import UNet
 from popcloud.packed.file import read
 
 TINY = ["points=48", "train_size=42", "test_size=28", "epochs=1", "batch=14", "threads=1"]
-TINY += ["--clouds", "14", "--verify", "3", "--repeat", "1"]
+TINY += ["--clouds", "14", "--verify", "3", "--repeat", "1", "--only", "shapes"]
+ROOMS = ["--only", "rooms", "--verify-scenes", "1", "--rooms", "backbone=little", "edge=0.4", "train_scenes=1"]
+ROOMS += ["test_scenes=1", "threads=1"]
+ROOMS += ["stages=[{name: first, weights: real, epochs: 1}, {name: second, epochs: 1}]"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,12 +28,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def demo():
     path = Path(__file__).resolve().parent.parent / "examples" / "demo.py"
+    sys.path.insert(0, str(path.parent))  # as when it is run as a script
     spec = importlib.util.spec_from_file_location("demo", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["demo"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["demo"]
+    sys.path.remove(str(path.parent))
+    for name in ("demo", "demo_parts", "demo_rooms"):
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +95,46 @@ def test_ctrl_c_says_how_to_go_on(demo, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "train", stopped)
     assert demo.main([*TINY, "--out", str(tmp_path)]) == 130
     assert "saved after 1 epochs: start the demo once more" in capsys.readouterr().err
+
+
+@pytest.fixture
+def little(demo, monkeypatch):
+    monkeypatch.setitem(SCENE_BACKBONES, "little", partial(UNet, width=4, blocks=1, levels=2))
+    one = {split: rooms.load(None, split, scenes=1) for split in ("train", "val", "test")}
+    monkeypatch.setitem(SCENES, "rooms", lambda root, split, **_: one[split])  # rays cost time
+    monkeypatch.setattr(demo.demo_rooms, "rooms", lambda root, split, **_: one[split])
+
+
+def test_rooms_are_learnt_packed_proved_and_drawn_once(demo, tmp_path, capsys, little):
+    assert demo.main([*ROOMS, "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    shown = re.search(r"^test mean IoU +([\d.]+)% +([\d.]+)%$", text, re.M)
+    for folder, share in zip(("rooms_float", "rooms_baseline"), shown.groups(), strict=True):
+        test = json.loads((tmp_path / folder / "result.json").read_text())["result"]["test"]
+        assert share == f"{100 * test['mean_iou']:.1f}"
+    model = tmp_path / "rooms.popc"
+    assert f"{model.stat().st_size:,}" in text
+    assert read(model).features == ("one", "red", "green", "blue", "height")
+    assert re.search(
+        r"exactness: over 1 scenes all [\d,]+ signs are PyTorch's, .* [\d,]+ of [\d,]+ answers agree", text
+    )
+    assert (tmp_path / "rooms.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert demo.main([*ROOMS, "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("trained already") == 2
+    demo.parts.discard(tmp_path / "rooms_baseline")
+    assert not list((tmp_path / "rooms_baseline").iterdir())
+
+
+@pytest.mark.parametrize("network", ["FLOAT", "BINARY"])
+def test_the_recipes_of_rooms_are_of_what_the_table_says(demo, network):
+    recipe = demo.demo_rooms.recipe_of(getattr(demo.demo_rooms, network), [])
+    assert (recipe.variant, recipe.plan()[-1].weights) == ({"FLOAT": "real", "BINARY": "baseline"}[network], "binary")
+    assert (recipe.edge, recipe.augment.rotate_z) == (0.1, True)
+
+
+def test_both_parts_run_unless_one_is_chosen(demo, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(demo, "PARTS", {name: lambda _, name=name: ran.append(name) for name in demo.PARTS})
+    assert demo.main(["--out", str(tmp_path)]) == 0
+    assert demo.main(["--only", "rooms"]) == 0
+    assert ran == ["shapes", "rooms", "rooms"]
