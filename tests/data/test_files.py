@@ -252,7 +252,7 @@ def test_other_features_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["red", "height"], "expected the columns red, height, height missing, found x, y, z, red"),
+        (["red", "height"], "expected the columns red, height, found x, y, z, red without height;"),
         (["red"], "red: expected whole numbers from 0 to 255, found 3 to 256"),
     ],
 )

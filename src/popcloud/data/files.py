@@ -49,8 +49,8 @@ def read_features(path: Path | str, names: Sequence[str]) -> PointCloud:
     lacking = [name for name in names if name not in columns]
     if lacking:
         raise CloudError(
-            f"{path}: expected the columns {', '.join(names)}, {', '.join(lacking)} missing, found "
-            f"{', '.join(columns)}; .ply, .pcd and .npz can name them"
+            f"{path}: expected the columns {', '.join(names)}, found {', '.join(columns)} without "
+            f"{', '.join(lacking)}; .ply, .pcd and .npz can name them"
         )
     kept = {name: columns[name] for name in ("x", "y", "z", "label") if name in columns}
     return from_columns(path, kept | {name: _scaled(path, name, columns[name]) for name in names})
