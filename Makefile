@@ -15,7 +15,7 @@ ARM_RUN := $(shell command -v qemu-aarch64-static 2>/dev/null)
 .PHONY: help demo test build laws bench lint size docs engine-test arm-test avx512-test sanitize clean
 
 help:
-	@echo "make demo         train, pack, verify and run a binary PointNet on made-up shapes"
+	@echo "make demo         train, pack, verify and run binary networks on made-up shapes and rooms"
 	@echo "make test         all tests: Python, engine, and ARM under emulation where it can be"
 	@echo "make build        set up: virtual environment, packages, compiled engine"
 	@echo "make laws         only the tests of what holds for every member of a family"
