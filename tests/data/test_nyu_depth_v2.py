@@ -41,7 +41,7 @@ def test_the_images_of_a_split_in_order_of_number(whole):
     train, test = load(whole, "train"), load(whole, "test")
     assert train.names == ("image_0001", "image_0003", "image_0004")
     assert test.names == ("image_0002",)
-    assert train.features == ("one", "red", "green", "blue")
+    assert train.features == ("red", "green", "blue")
     assert train.classes == CLASSES
     assert len(CLASSES) == len(set(CLASSES)) == 40
 
@@ -53,8 +53,7 @@ def test_one_point_per_pixel_of_the_frame(whole):
     np.testing.assert_allclose(cloud.xyz[:, 0], (columns - 319.5) / 100, atol=1e-6)
     np.testing.assert_allclose(cloud.xyz[:, 2], (239.5 - rows) / 100, atol=1e-6)
     colours = np.stack([columns + 1, rows, columns + rows], axis=1) % 256
-    np.testing.assert_allclose(cloud.features[:, 1:], colours / 127.5 - 1, atol=1e-6)
-    np.testing.assert_array_equal(cloud.features[:, 0], 1)
+    np.testing.assert_allclose(cloud.features, colours / 127.5 - 1, atol=1e-6)
     assert cloud.xyz.dtype == cloud.features.dtype == np.float32
 
 

@@ -13,6 +13,7 @@ from official_folders import WRITERS as OFFICIAL
 from popcloud.cloud import IGNORE
 from popcloud.data import LABELLED_SPLITS, SCENES, scenes
 from popcloud.errors import DatasetError
+from popcloud.geometry.inputs import COMPUTED
 from scene_folders import write_ign_lidarhd
 
 WRITERS = OFFICIAL | {"ign_lidarhd_dense": write_ign_lidarhd, "ign_lidarhd_sparse": write_ign_lidarhd}
@@ -80,6 +81,7 @@ def test_features_are_named_and_scaled(load):
         assert cloud.features.dtype == np.float32
         assert cloud.features.shape == (len(cloud), len(data.features))
         assert np.abs(cloud.features).max() <= 1 + 1e-6
+    assert not set(data.features) & set(COMPUTED)  # a model file tells the two kinds of columns apart by name
 
 
 def test_same_arguments_give_the_same_bits(load):

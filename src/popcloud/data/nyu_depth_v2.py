@@ -40,7 +40,7 @@ CLASSES = (
     "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand",
     "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 )  # fmt: skip
-FEATURES = ("one", *COLOURS)  # the example's: [255, r, g, b] / 127.5 - 1
+FEATURES = COLOURS  # the example's constant fourth is no property of a pixel: inputs=[one, features] puts it in front
 SPLITS = {"train": "trainNdxs", "test": "testNdxs"}  # there is no official validation split
 IMAGES, MAPPING, LISTS = "nyu_depth_v2_labeled.mat", "classMapping40.mat", "splits.mat"
 LAYOUT = f"expected {IMAGES}, {MAPPING} and {LISTS}"
@@ -65,7 +65,7 @@ def load(
     seed     for the choice of `scenes`; nothing else has chance in it
     classes  names from CLASSES, default all; they become classes 0, 1, ... in this order, other points IGNORE
     scenes   at most so many images, drawn by the seed; the others are not read
-    Returns clouds named image_<number>, the number being MATLAB's, with a column of ones and colours in [-1, 1].
+    Returns clouds named image_<number>, the number being MATLAB's, with colours in [-1, 1].
     Raises DatasetError for a file or array that is missing, arrays that don't fit each other, labels beyond the
     mapping, and where h5py is not installed.
     """
@@ -147,5 +147,5 @@ def cloud_of(image: NDArray[np.uint8], depth: Floats, labels: NDArray[np.int64])
     away = depth.astype(np.float64) - depth.mean(dtype=np.float64)
     x, z = PIXEL * (columns + 0.5 - WIDTH // 2), PIXEL * (HEIGHT // 2 - rows - 0.5)
     xyz = np.stack([x, away[part], z], axis=2).reshape(-1, 3).astype(np.float32)
-    colours = np.stack([np.full(columns.shape, 255), *(plane[part] for plane in image)], axis=2).reshape(-1, 4)
+    colours = np.stack([plane[part] for plane in image], axis=2).reshape(-1, 3)
     return PointCloud(xyz, scaled_colours(colours), labels[part].reshape(-1))
