@@ -31,6 +31,11 @@ def test_the_published_steps_are_at_60_and_100_of_128(tiny):
     assert factors == pytest.approx([1.0] * 60 + [0.1] * 40 + [0.01] * 28)
 
 
+def test_a_stage_of_one_epoch_has_its_full_rate(tiny):
+    recipe = tiny(epochs=1, variant="real")
+    assert stages.rate_factor(recipe, stages.now(recipe, 0)) == 1
+
+
 def test_other_schedules(tiny):
     cosine = tiny(epochs=4, variant="real", schedule="cosine")
     factors = [stages.rate_factor(cosine, stages.now(cosine, epoch)) for epoch in range(4)]

@@ -69,7 +69,8 @@ def rate_factor(recipe: SceneRecipe, at: Now) -> float:
     if recipe.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * at.epoch / at.epochs))
     if recipe.schedule == "step":
-        return recipe.step_factor ** sum(at.epoch >= round(share * at.epochs) for share in recipe.milestones)
+        # A stage too short for a milestone still begins at its full rate.
+        return recipe.step_factor ** sum(at.epoch >= max(round(share * at.epochs), 1) for share in recipe.milestones)
     return 1.0
 
 
