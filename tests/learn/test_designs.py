@@ -45,6 +45,14 @@ def test_ssc_layer_is_rsign_conv_norm_add_rprelu(at):
     assert isinstance(conv.activation, RPReLU)
 
 
+def test_bi_real_layer_is_sign_conv_norm_add(at):
+    layer = SscLayer(VARIANTS["bireal"], 4, 4, 0)
+    x = 3 * torch.randn(at.sites(0), 4)
+    conv = layer.conv
+    z = conv.norm(conv.convolve(torch.where(x < 0, -1.0, 1.0), conv.trained_weight(), at))
+    torch.testing.assert_close(layer(x, at), z + x)
+
+
 def test_norm_first_layer_is_norm_sign_conv_activation_add(at):
     layer = SscLayer(Design(order="norm-first"), 4, 4, 0)
     x = torch.randn(at.sites(0), 4) + 1

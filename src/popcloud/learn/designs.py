@@ -23,6 +23,7 @@ from popcloud.learn.sparse_layers import ChildMean, NormAct, SparseConv, Unpool
 
 ORDERS = ("norm-last", "norm-first")
 SHIFTS = ("none", "hand", "search")
+BARE = ("bireal",)  # binarizers without activation after a shortcut: Bi-Real Net (2018, Fig. 3) keeps its sums real
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Design:
     @property
     def after(self) -> dict[str, Any]:
         """Return how a convolution ends: arguments of SparseConv."""
-        active = self.shortcuts and not self.real
+        active = self.shortcuts and not self.real and self.binarizer not in BARE
         return {
             "binarizer": self.binarizer,
             "norm": self.before is None,
