@@ -89,6 +89,10 @@ def test_engine_s_refusal_says_the_way_out(call, run, model):
     complaint(call("verify", run, model), 9, "choose kernels 'reference'")
 
 
+def test_eval_of_a_model_says_the_way_out(call, model):
+    complaint(call("eval", model, "--kernels", "reference"), 2, "answers for each point.*pass its checkpoint")
+
+
 def test_session_reads_what_training_read(model, scenes):
     program, cloud = read(model), scenes.clouds[0]
     shop = Workshop(scenes, GridPlan(0.5, 7, 5), RECIPE.max_sites, RECIPE.inputs, None, 0)
@@ -98,23 +102,3 @@ def test_session_reads_what_training_read(model, scenes):
     np.testing.assert_array_equal(at.point_to_site, trained.pyramid.point_to_site)
     labels = Session(model, kernels="reference").labels(PointCloud(cloud.xyz[:500], cloud.features[:500]))
     assert labels.shape == (500,)
-
-
-def test_run_says_the_shares_of_points(call, model, scenes, tmp_path):
-    cloud = scenes.clouds[0]
-    np.savez(tmp_path / "room.npz", xyz=cloud.xyz[:800], features=cloud.features[:800])
-    np.save(tmp_path / "bare.npy", cloud.xyz[:800])
-    done = call("run", model, tmp_path / "room.npz", "--kernels", "reference", "--top", 3, "--json")
-    (found,) = json.loads(done.out)
-    labels = Session(model, kernels="reference").labels(PointCloud(cloud.xyz[:800], cloud.features[:800]))
-    counts = np.bincount(labels, minlength=len(scenes.classes))
-    assert found["points"] == 800
-    assert (found["class"], found["probability"]) == (scenes.classes[counts.argmax()], counts.max() / 800)
-    complaint(call("run", model, tmp_path / "bare.npy", "--kernels", "reference"), 3, "bare.npy: features: expected")
-
-
-def test_show_and_run_without_a_way_to_answer_say_so(call, model, tmp_path):
-    np.save(tmp_path / "bare.npy", np.zeros((5, 3)))
-    complaint(call("run", model, tmp_path / "bare.npy"), 9, "choose kernels 'reference'")
-    arguments = ("show", model, tmp_path / "bare.npy", "--out", tmp_path / "a.png", "--kernels", "reference")
-    complaint(call(*arguments), 2, "answers for each point")

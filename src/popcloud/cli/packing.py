@@ -34,10 +34,17 @@ if TYPE_CHECKING:
     from popcloud.verify import Report, Verification
 
 NORMALIZE = "unit_sphere"  # what every data set does to its clouds, so what a network expects
+IGN = "trained on IGN LiDAR HD (source: IGN), Licence Ouverte / Etalab 2.0: any use, with the source named"
 LICENCES = {  # data set: what its owners allow, as far as a model trained on it may be concerned
     "shapes": "trained on made-up shapes that popcloud generates; no rights of others",
     "modelnet40": "trained on ModelNet40 (Wu et al., CVPR 2015): for academic research only, as its owners ask",
     "rooms": "trained on made-up rooms that popcloud generates; no rights of others",
+    "scannet": "trained on ScanNet (Dai et al., CVPR 2017): non-commercial research and education only",
+    "nyu_depth_v2": "trained on NYU Depth v2 (Silberman et al., ECCV 2012): no licence stated; research, with citation",
+    "s3dis": "trained on S3DIS (Armeni et al., CVPR 2016): for research, on the terms of its request form",
+    "semantic_kitti": "trained on SemanticKITTI (Behley et al., ICCV 2019): CC BY-NC-SA 3.0 (scans) and 4.0 (labels)",
+    "ign_lidarhd_dense": IGN,
+    "ign_lidarhd_sparse": IGN,
 }
 YOURS = ("root", "teacher")  # fields of recipes that name folders
 CLOUDS, SCENES = 50, 2

@@ -169,8 +169,13 @@ def _answers_of_model(args: argparse.Namespace) -> tuple[CloudSet, Labels, str]:
     from popcloud.packed.file import read
     from popcloud.runtime.session import Session
 
-    session = Session(args.thing, kernels=args.kernels, threads=args.threads)
     program = read(args.thing)
+    if program.plan is not None:
+        raise RecipeError(
+            f"{args.thing}: answers for each point, which eval measures of checkpoints alone; pass its checkpoint, and "
+            "prove with popcloud verify that the two agree"
+        )
+    session = Session(args.thing, kernels=args.kernels, threads=args.threads)
     recipe = recipe_of(program.meta)
     clouds = load_clouds(source_of(args), recipe, points=program.points or 1024, classes=program.classes)
     answers = [session.labels(clouds.xyz[rows]) for rows in batches(len(clouds), 64)]
