@@ -44,7 +44,7 @@ to the number of points that the model was trained with (a larger one is thinned
 one are repeated, which is noted) and moved into the unit sphere. A file that can't be used gets its error line
 on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only.
 A model for scenes answers for each point: what is printed are the shares of points per class. It reads the
-features that it was trained on, such as colours, from the file, and needs --kernels reference so far."""
+features that it was trained on, such as colours, from the file. The slow numpy reading runs it so far."""
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
