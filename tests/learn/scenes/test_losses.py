@@ -39,6 +39,13 @@ def test_no_labelled_row_gives_zero_and_not_nan(logits):
     assert logits.grad.abs().max() == 0
 
 
+def test_rows_without_weight_give_zero_also_where_it_is_smoothed(logits):
+    loss = cross_entropy(logits, torch.zeros(5, dtype=torch.int64), torch.tensor([0.0, 1, 1], dtype=torch.float64), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().max() == 0
+
+
 def test_distillation_is_zero_at_the_teacher_and_its_gradient_leads_there(logits):
     teacher = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert float(distillation(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-12)

@@ -13,7 +13,7 @@ from popcloud.errors import RecipeError
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Return the weighted mean cross-entropy over labelled rows, 0 where there are none.
+    """Return the weighted mean cross-entropy over labelled rows, 0 where none has a weight.
 
     logits (S, C); labels (S,), IGNORE for none; weights (C,) per class; smoothing: share spread over all classes.
     """
@@ -22,7 +22,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     )
     known = labels[labels != IGNORE]
     count = logits.new_tensor(float(len(known))) if weights is None else weights[known].sum()
-    return total / count.clamp_min(torch.finfo(count.dtype).tiny)
+    # Smoothing spreads over classes with a weight even where no row's own class has one.
+    return total * (count > 0) / count.clamp_min(torch.finfo(count.dtype).tiny)
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
