@@ -29,6 +29,7 @@ TOLERANCE = 1e-5  # as a share of the largest float, or of 1
 LEVELS, WIDTH = 3, 8
 FEATURES = ("red", "green", "blue")
 MEMBERS = [(name, variant, "") for name in ("unet_s", "fcn_s") for variant in VARIANTS]
+RESIDUAL = ("bireal", "react", "baseline", "manual", "net")
 MEMBERS += [("unet_h", "net", ""), ("unet_s", "net", "norm-first"), ("fcn_s", "baseline", "norm-first")]
 
 
@@ -99,6 +100,14 @@ def test_whole_run_answers_what_pytorch_answers(member, rng):
     answer = sites.run(member.program, cloud)
     assert (answer.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.99
     assert np.median(np.abs(answer - wanted)) <= TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("member", [m for m in MEMBERS if m[1] in RESIDUAL and not m[2]], indirect=True)
+def test_whole_run_of_a_residual_network_has_pytorch_s_bits(member, rng):
+    x, at = sites.ready(member.program, surface(rng, 400, len(FEATURES)))
+    taps = observe(member.exported, x, TensorPyramid.of(at))
+    found = sites.values(member.program, x, at)
+    assert all(np.array_equal(found[i], wanted) for i, wanted in taps.items())
 
 
 def test_signs_can_be_compared_and_are_of_both_kinds(member, rng):

@@ -177,7 +177,7 @@ class Conv(nn.Module):
         self.before = NormAct(inputs, activation=design.before) if design.before else None
         self.conv = design.conv(inputs, outputs, "down", level)
         self.pool = ChildMean(level)
-        self.point = Layer(inputs, outputs, binarizer=REAL) if design.shortcuts else None
+        self.point = Layer(inputs, outputs, binarizer=REAL, ordered=True) if design.shortcuts else None
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:
         """Rows of `level` -> rows of `level` + 1."""
@@ -197,7 +197,7 @@ class DeConv(nn.Module):
         self.shortcut = design.shortcuts
         self.before = NormAct(inputs, activation=design.before) if design.before else None
         self.conv = design.conv(inputs, outputs, "up", level)
-        self.point = Layer(inputs, outputs, binarizer=REAL) if design.shortcuts else None
+        self.point = Layer(inputs, outputs, binarizer=REAL, ordered=True) if design.shortcuts else None
         self.unpool = Unpool(level)
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:

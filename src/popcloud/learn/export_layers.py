@@ -60,9 +60,8 @@ def _affine(
 
 def _real_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     """linear and batch norm folded into one LINEAR; a pool after it is a step of its own."""
-    a, b = layer.folded()
-    source = writer.float_of(writer.source(node))
-    weight = array((layer.weight.double() * a.double()[:, None]).float().T.contiguous())
+    folded, b = layer.folded_weight()
+    source, weight = writer.float_of(writer.source(node)), array(folded.T.contiguous())
     if isinstance(layer, Layer):
         rows = writer.values[source].rows
         value = _affine(writer, Op.LINEAR, node, (source,), rows, layer, weight=weight, bias=array(b))

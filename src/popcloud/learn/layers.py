@@ -1,8 +1,8 @@
 """The layers that networks are made of, each real-valued or binary by its binarizer's name, and what all share.
 
 A layer is `linear -> batch norm -> activation`; a pooled layer is `linear -> batch norm -> pool over points`.
-In eval mode a binary layer computes with the exact integer sum of signs d and `tail(d)`, a product and a sum, each
-rounded by itself: a function of d and the channel alone. That is what export folds into one threshold per channel.
+In eval mode a binary layer computes with the exact integer sum of signs d and `tail(d)`, a product and a sum with
+one rounding: a function of d and the channel alone. That is what export folds into one threshold per channel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn import ordered
 from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, signs
 from popcloud.learn.lean import NormClip, SignLinear
 from popcloud.learn.pooled import LinearNormMax, largest_products, linear_norm_mean
@@ -178,6 +179,11 @@ class Weighted(nn.Module):
         gain = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
         return a * gain, (b - self.norm.running_mean) * gain + self.norm.bias
 
+    def folded_weight(self) -> tuple[Tensor, Tensor]:
+        """Return (weight, bias) of a real-valued layer with its batch norm folded in, as the program has them."""
+        a, b = self.folded()
+        return (self.weight.double() * a.double()[:, None]).to(self.weight.dtype), b
+
 
 class Layer(Weighted):
     """linear -> batch norm -> activation on (..., inputs) -> (..., outputs).
@@ -185,6 +191,7 @@ class Layer(Weighted):
     binarizer   a name in BINARIZERS, or "real"
     activation  "none", "relu", "hardtanh" or "rprelu"
     norm        without it the layer has a bias, if its binarizer wants one and `bias` allows it
+    ordered     a real-valued layer's eval mode has the bits of the program's LINEAR, where no gradient is wanted
     """
 
     def __init__(
@@ -196,13 +203,17 @@ class Layer(Weighted):
         activation: str = "none",
         norm: bool = True,
         bias: bool = True,
+        ordered: bool = False,
     ):
         super().__init__(inputs, outputs, binarizer=binarizer, norm=norm, bias=bias)
         self.activation = make_activation(activation, outputs)
+        self.ordered = ordered and self.binarizer is None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         if not self.training:
+            if self.ordered and not torch.is_grad_enabled():
+                return self.activation(ordered.linear(x, *self.folded_weight()))
             return self.tail(self.products(x))
         seen, weight = self.operands(x)
         bare = self.binarizer is not None and not self.binarizer.scales_rows
@@ -227,8 +238,7 @@ class Layer(Weighted):
 
     def tail(self, d: Tensor) -> Tensor:
         """Return the output for the sum d (..., outputs), in eval mode."""
-        a, b = self.folded()
-        return self.activation(d * a + b)
+        return self.activation(ordered.fma(d, *self.folded()))
 
 
 class PooledLayer(Weighted):
@@ -280,7 +290,7 @@ class PooledLayer(Weighted):
     def tail(self, d: Tensor) -> Tensor:
         """Return the output for d (B, outputs), in eval mode."""
         a, b = self.folded()
-        return d * a + (b + self.delta)
+        return ordered.fma(d, a, b + self.delta)
 
 
 class Transform(nn.Module):

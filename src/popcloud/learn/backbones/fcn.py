@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     def __init__(self, design: Design, channels: int, classes: int, bias: bool):
         super().__init__()
         self.head = design.head(channels)
-        self.linear = Layer(channels, classes, binarizer=REAL, norm=False, bias=bias)
+        self.linear = Layer(channels, classes, binarizer=REAL, norm=False, ordered=True, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(sites, channels) -> (sites, classes)."""

@@ -36,7 +36,7 @@ class UNet(nn.Module):
         self.join = Join()
         self.decoder = nn.ModuleList(SscBlocks(design, 2 * fine, fine, level, blocks) for level, fine, _ in steps)
         self.head = design.head(width)
-        self.classifier = Layer(width, classes, binarizer=REAL, norm=False)
+        self.classifier = Layer(width, classes, binarizer=REAL, norm=False, ordered=True)
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:
         """(sites, features), at -> logits (sites, classes)."""
