@@ -299,3 +299,12 @@ def test_search_finds_the_planted_shifts(rng, binarizer):
         ((student(x, at) - y).square().mean() + 0.01 * shifted.confidence(student)).backward()
         optimizer.step()
     assert student.best_shifts() == [list(shift) for shift in planted]
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_search_that_learned_nothing_shifts_nothing(separate):
+    layer = ShiftedConv(4, 8, level=0, groups=4, separate_kernels=separate)
+    layer.start_search()
+    assert layer.best_shifts() == [[0, 0, 0]] * 4
+    layer.end_search()
+    assert not layer.shifts.any()

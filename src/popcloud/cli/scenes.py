@@ -80,7 +80,7 @@ def scenes_of(
     known = fields if name == fields.get("dataset") else {}
     split = source.split or ("test" if "test" in data.LABELLED_SPLITS.get(name, ("test",)) else "val")
     root = source.root or known.get("root")
-    size = fields.get("train_scenes" if split == "train" else "test_scenes")
+    size = known.get("train_scenes" if split == "train" else "test_scenes")
     scenes = data.scenes(name)(
         None if root is None else Path(root),
         split,

@@ -14,6 +14,7 @@ candidates, four groups, softmax, one kernel shared by all candidates, the confi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import cycle, islice, product
 from typing import Any
 
@@ -114,7 +115,13 @@ class ShiftedConv(SparseConv):
         """Return each group's shift, in a search the most likely one."""
         if self.logits is None:
             return self.shifts.tolist()
-        return [list(self.candidates[i]) for i in self.logits.argmax(1).tolist()]
+        return [list(self.candidates[i]) for i in self._choices(self.logits).tolist()]
+
+    def _choices(self, logits: Tensor) -> Tensor:
+        """Return each group's most likely candidate, (groups,); of equal ones the centre, which is no shift at all."""
+        centre = self.candidates.index(CENTRE)
+        best = logits.detach().argmax(1)
+        return torch.where(logits[:, centre] == logits.amax(1), centre, best)
 
     @torch.no_grad()
     def end_search(self) -> None:
@@ -123,7 +130,8 @@ class ShiftedConv(SparseConv):
             raise RecipeError("shifts: expected a search that was started, found none to end")
         self.set_shifts(self.best_shifts())
         if self.separate:
-            kernels, best = self.weight.unflatten(0, (len(self.candidates), self.groups, -1)), self.logits.argmax(1)
+            kernels = self.weight.unflatten(0, (len(self.candidates), self.groups, -1))
+            best = self._choices(self.logits)
             rows = torch.arange(self.groups, device=best.device)
             self.weight = nn.Parameter(kernels[best, rows].flatten(0, 1).contiguous())
         self.logits = None
@@ -155,6 +163,7 @@ class ShiftedConv(SparseConv):
         return made.unflatten(2, (self.inputs, -1)).permute(1, 2, 0, 3).flatten(2)
 
 
+@cache
 def _places(candidates: tuple[Shift, ...]) -> Tensor:
     """Return (candidates, 125, 27): 1 where kernel cell i, moved by the candidate, lies on cell o of 5^3."""
     places = torch.zeros(len(candidates), 125, 27)

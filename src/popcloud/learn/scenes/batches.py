@@ -74,7 +74,10 @@ def make(shop: Workshop, order: Order) -> Sample:
         cloud = shop.scenes.clouds[scene]
         if shop.augment is not None:
             rng = np.random.default_rng([_AUGMENT, shop.seed, order.stage, order.epoch, scene, view])
-            cloud = shop.augment.apply(cloud, rng, shop.scenes.features)
+            try:
+                cloud = shop.augment.apply(cloud, rng, shop.scenes.features)
+            except CloudError as error:
+                raise CloudError(f"scene {shop.scenes.names[scene]}: {error}") from error
         samples.append(sample(shop, cloud, shop.scenes.names[scene]))
     if len(samples) == 1:
         return samples[0]
