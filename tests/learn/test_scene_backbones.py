@@ -64,9 +64,7 @@ def test_real_parameters_are_the_published_ones(name):
     net = published(name, "real")
     norm = sum(one.numel() for one in net.head.parameters()) if name.startswith("unet") else 0
     assert sum(one.numel() for one in net.parameters()) - norm == PUBLISHED[name][2]
-    assert norm == (
-        2 * 16 * (1 + name.endswith("h")) if name.startswith("unet") else 0
-    )  # a gain and an offset a channel
+    assert norm == (2 * 16 * (1 + name.endswith("h")) if name.startswith("unet") else 0)
     assert net.levels == (9 if name.startswith("fcn") else 7)
 
 
