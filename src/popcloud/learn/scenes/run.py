@@ -117,6 +117,8 @@ def begin(recipe: SceneRecipe, out: Path) -> Run:
     found = read_last(recipe, out, MAY_DIFFER)
     epoch = 0 if found is None else int(found[1]["place"]["epoch"])
     stage = stages.now(recipe, epoch).stage
+    with torch.device("meta"):  # choices that don't go together show before scenes are read, which may take minutes
+        checkpoint.build(recipe, 2, ("any",), state_of(stage))
     scenes = load_scenes(recipe)
     classes, features = scenes[0].classes, scenes[0].features
     model: Any = checkpoint.build(recipe, len(classes), features, state_of(stage)).to(recipe.device)
