@@ -54,6 +54,23 @@ def test_ids_are_mapped_as_the_yaml_says_and_instances_left_out(root):
     assert data.features == ("intensity",)
 
 
+def test_the_folder_s_own_mapping_is_used(root):
+    lines = ["labels: {0: none, 10: car, 40: road}", "learning_map_inv: {0: 0, 1: 40, 2: 10}", "learning_map:"]
+    lines += [f"  {key}: {2 if key == 10 else 1 if key == 40 else 0}" for key in KITTI_IDS]
+    (root / "semantic-kitti.yaml").write_text("\n".join(lines))
+    data = load(root, "val")
+    assert data.classes == ("road", "car")
+    expected = [1 if key == 10 else 0 if key == 40 else IGNORE for key in KITTI_IDS]
+    np.testing.assert_array_equal(data.clouds[0].labels, expected)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "learning_map: {0: 0, 10: 1}", "labels: 3\nlearning_map: {0: x}"])
+def test_a_mapping_in_another_form_is_named(root, text):
+    (root / "semantic-kitti.yaml").write_text(text)
+    with pytest.raises(DatasetError, match=r"semantic-kitti\.yaml.*learning_map"):
+        load(root, "val")
+
+
 def test_every_id_of_the_map_is_written_by_the_test():
     assert set(KITTI_IDS) == set(LEARNING_MAP)
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
 MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "show": {"matplotlib"},
     "show_scenes": {"matplotlib"},
-    "data": {"h5py"},
+    "data": {"h5py", "yaml"},
     "cli": {"matplotlib", "rich"},
 }
 INSIDE_LEARN = {  # part: the parts it must never see

@@ -2,7 +2,8 @@
 
 A scan is sequences/<nn>/velodyne/<scan>.bin, rows x, y, z, remission as float32, and labels/<scan>.label, a uint32 per
 point whose lower 16 bits are the class and whose upper ones the instance. z is up, the unit is a metre, the sensor is
-at the origin. Ids become classes as in `learning_map` of semantic-kitti.yaml; its class 0, unlabeled, is IGNORE here.
+at the origin. Ids become classes as in `learning_map` of the published semantic-kitti.yaml, which is the table below;
+if the folder has a file of that name, as in its own. Class 0, unlabeled, is IGNORE here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from popcloud.cloud import IGNORE, PointCloud, SceneSet, check_xyz
 from popcloud.data.common import check_scene_request, keep_scenes
@@ -24,6 +26,9 @@ from popcloud.data.scene_files import (
     missing,
     scene_set,
 )
+from popcloud.errors import DatasetError
+
+Table = NDArray[np.int64]
 
 IDS_OF = {  # every class with the ids that count as it: things that move count as the same thing at rest
     "car": (10, 252),
@@ -54,6 +59,7 @@ SEQUENCES = {  # the official split
     "val": (8,),
     "test": tuple(range(11, 22)),
 }
+MAPPING = "semantic-kitti.yaml"
 LAYOUT = "expected sequences/<nn>/velodyne/<scan>.bin and sequences/<nn>/labels/<scan>.label"
 WITHHELD = "the benchmark keeps the labels of sequences 11 to 21 to itself: use the split 'val'"
 
@@ -74,7 +80,8 @@ def load(
 
     root     the folder that holds sequences/
     seed     for the choice of `scenes`; nothing else has chance in it
-    classes  names from CLASSES, default all; they become classes 0, 1, ... in this order, other points IGNORE
+    classes  names from CLASSES, or of the folder's own mapping, default all; they become classes 0, 1, ... in this
+             order, other points IGNORE
     scenes   at most so many scans, drawn by the seed; the others are not read
     Returns clouds named <nn>/<scan> with one feature, the remission as intensity in [-1, 1].
     Raises DatasetError for a sequence that is missing, a scan without labels or labels without their scan, for halves
@@ -83,10 +90,32 @@ def load(
     check_scene_request(split, scenes)
     root = folder_of("semantic_kitti", root, LAYOUT)
     every = [pair for number in SEQUENCES[split] for pair in _scans(root / "sequences" / f"{number:02d}", split)]
+    names, table = mapping(root / MAPPING) if (root / MAPPING).is_file() else (CLASSES, _TABLE)
     clouds = (
-        (f"{path.parents[1].name}/{path.stem}", read_scan(path, ids)) for path, ids in keep_scenes(every, scenes, seed)
+        (f"{path.parents[1].name}/{path.stem}", read_scan(path, ids, table))
+        for path, ids in keep_scenes(every, scenes, seed)
     )
-    return scene_set(root, clouds, CLASSES, classes, FEATURES)
+    return scene_set(root, clouds, names, classes, FEATURES)
+
+
+def mapping(path: Path) -> tuple[tuple[str, ...], Table]:
+    """Read a mapping in the form of semantic-kitti.yaml: class names and the class of each id, 0 being IGNORE.
+
+    Raises DatasetError if it is not in that form, and where PyYAML is not installed.
+    """
+    try:
+        import yaml  # only a folder with a mapping of its own needs it
+    except ImportError as error:
+        raise DatasetError(f"{path}: needs PyYAML: pip install 'popcloud[learn]'") from error
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        classes = {int(key): int(value) for key, value in found["learning_map"].items()}
+        names = tuple(str(found["labels"][found["learning_map_inv"][i]]) for i in range(1, max(classes.values()) + 1))
+        return names, id_table({key: value - 1 if value > 0 else IGNORE for key, value in classes.items()})
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(
+            path, f"expected labels, learning_map and learning_map_inv, found something else ({error})"
+        ) from None
 
 
 def _scans(sequence: Path, split: str) -> list[tuple[Path, Path]]:
@@ -103,8 +132,8 @@ def _scans(sequence: Path, split: str) -> list[tuple[Path, Path]]:
     return [(clouds[name], labels[name]) for name in sorted(clouds)]
 
 
-def read_scan(cloud: Path, labels: Path) -> PointCloud:
-    """Read one scan from its two files: xyz in metres, intensity in [-1, 1], labels 0 to 18 or IGNORE."""
+def read_scan(cloud: Path, labels: Path, table: Table = _TABLE) -> PointCloud:
+    """Read one scan from its two files: xyz in metres, intensity in [-1, 1], labels as `table` has them or IGNORE."""
     for path, record in ((cloud, 16), (labels, 4)):
         size = path.stat().st_size
         if size == 0 or size % record:
@@ -116,4 +145,4 @@ def read_scan(cloud: Path, labels: Path) -> PointCloud:
     if not np.isfinite(rows[:, 3]).all():
         raise damaged(cloud, "expected finite remissions, found others")
     intensity = 2 * rows[:, 3:].astype(np.float32) - 1  # remission is 0 to 1
-    return PointCloud(xyz, intensity, look_up(labels, ids, _TABLE))
+    return PointCloud(xyz, intensity, look_up(labels, ids, table))
