@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from popcloud.learn import ordered
 from popcloud.learn.binarizers import BINARIZERS, ApproxSign, Binarizer, EdeSign, Frozen, SteSign
 from popcloud.learn.layers import Layer, PooledLayer, set_progress
 
@@ -104,7 +105,7 @@ def test_a_layer_in_eval_mode_computes_what_frozen_says(name, norm, dtype):
     if binarizer.scales_rows:
         d = d * binarizer.row_scale(x)
     a, b = layer.folded()
-    torch.testing.assert_close(layer(x), d * a + b, rtol=0, atol=0)
+    torch.testing.assert_close(layer(x), ordered.fma(d, a, b), rtol=0, atol=0)
     if not norm:
         torch.testing.assert_close(a, frozen.scale.expand(OUTPUTS), rtol=0, atol=0)
         assert (layer.bias is not None) == binarizer.bias
