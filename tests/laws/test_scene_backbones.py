@@ -98,7 +98,7 @@ def test_whole_run_answers_what_pytorch_answers(member, rng):
     x, at = sites.ready(member.program, cloud)
     wanted = observe(member.exported, x, TensorPyramid.of(at))[member.program.steps[-1].output][at.point_to_site]
     answer = sites.run(member.program, cloud)
-    assert (answer.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.99
+    assert (answer.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.999
     assert np.median(np.abs(answer - wanted)) <= TOLERANCE * max(1.0, float(np.abs(wanted).max()))
 
 
