@@ -15,6 +15,13 @@ Fields = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def several_classes(classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the class names a recipe asks for. Raises ValueError if it is a single one."""
+    if classes is not None and len(classes) < 2:
+        raise ValueError(f"expected two class names at least, found {list(classes)}; leave it out for all")
+    return classes
+
+
 class Checked(BaseModel):
     """A frozen set of fields; unknown ones, and numbers that are not finite, are refused.
 

@@ -13,7 +13,7 @@ from popcloud.data.augment import Augment
 from popcloud.learn import fields as settings
 from popcloud.learn.backbones import BACKBONES
 from popcloud.learn.binarizers import BINARIZERS
-from popcloud.learn.fields import Checked, differing
+from popcloud.learn.fields import Checked, differing, several_classes
 from popcloud.learn.layers import POOLS
 
 __all__ = ["Augmentation", "Recipe", "differing", "document", "load", "parse"]
@@ -102,12 +102,7 @@ class Recipe(Checked):
     )
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
 
-    @field_validator("classes")
-    @classmethod
-    def _several(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(classes) < 2:
-            raise ValueError(f"expected two class names at least, found {list(classes)}; leave it out for all")
-        return classes
+    _several = field_validator("classes")(several_classes)
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -12,7 +12,7 @@ from popcloud.data.augment_scenes import AugmentScenes
 from popcloud.learn.backbones import SCENE_BACKBONES
 from popcloud.learn.binarizers import BINARIZERS
 from popcloud.learn.designs import ORDERS, VARIANTS
-from popcloud.learn.fields import Checked
+from popcloud.learn.fields import Checked, several_classes
 from popcloud.learn.shifted import CANDIDATES, CONFIDENCES, HAND_RULES
 
 Inputs = Literal["one", "features", "height"]
@@ -162,12 +162,7 @@ class SceneRecipe(Checked):
     )
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
 
-    @field_validator("classes")
-    @classmethod
-    def _several(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(classes) < 2:
-            raise ValueError(f"expected two class names at least, found {list(classes)}; leave it out for all")
-        return classes
+    _several = field_validator("classes")(several_classes)
 
     @field_validator("inputs")
     @classmethod
