@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from popcloud.cloud import prepare
@@ -210,13 +210,15 @@ def test_nan_passes_the_activations():
 
 
 @given(SINGLE, SINGLE, SINGLE)
+@example(1.0, 1.0, -3.4028234663852886e38)
 def test_fma_is_the_nearest_float_to_the_exact_result(a, b, c):
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     assume(abs(exact) < Fraction(float(np.finfo(np.float32).max)))
     with np.errstate(over="ignore", under="ignore"):
         y = fma(np.float32(a), np.float32(b), np.float32(c))
+        neighbours = [np.nextafter(y, np.float32(way)) for way in (np.inf, -np.inf)]  # the largest float has one
     error = abs(Fraction(float(y)) - exact)
-    for neighbour in (np.nextafter(y, np.float32(np.inf)), np.nextafter(y, np.float32(-np.inf))):
+    for neighbour in neighbours:
         if np.isfinite(neighbour):
             other = abs(Fraction(float(neighbour)) - exact)
             even = int(np.float32(y).view(np.uint32)) % 2 == 0
