@@ -48,9 +48,9 @@ class Checker {
       check_wiring();
       check_values();
       check_blobs();
-      written_[step.output] = true;
+      written_[step.output()] = true;
     }
-    const Value& answer = program_.values[program_.steps.back().output];
+    const Value& answer = program_.values[program_.steps.back().output()];
     name_ = "the answer";
     require(answer.kind == Kind::kFloat && answer.rows == Rows::kCloud, "is not one row of floats");
     require(answer.channels == program_.classes.size(),

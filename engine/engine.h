@@ -32,14 +32,16 @@ class Error : public std::runtime_error {
 };
 
 enum class Kind : int32_t { kFloat = 0, kBits = 1 };   // what the elements of a value are
-enum class Rows : int32_t { kPoint = 0, kCloud = 1 };  // one row per point of the cloud, or one row
+// One row per point of the cloud, one row, or one per active site of the value's level.
+enum class Rows : int32_t { kPoint = 0, kCloud = 1, kSites = 2 };
 
 // What flows between steps.
 struct Value {
   std::string name;
   Kind kind;
   Rows rows;
-  size_t channels;  // of bits: signs, not words
+  size_t channels;   // of bits: signs, not words
+  size_t level = 0;  // of sites: 0 is the finest
 
   // Bytes of one row: float32 per channel, or whole 64-bit words.
   size_t row_bytes() const { return kind == Kind::kFloat ? 4 * channels : 8 * ((channels + 63) / 64); }
@@ -47,8 +49,14 @@ struct Value {
 
 // How a step is wired; indices are into Engine::values().
 struct Wiring {
-  std::vector<size_t> inputs;
-  size_t output;
+  std::vector<size_t> inputs, outputs;
+};
+
+// The voxel grid that a network on scenes is made for.
+struct Grid {
+  double edge;    // of a site of level 0, metres
+  size_t levels;  // each has sites twice as large as the one before
+  size_t size;    // of the cube of neighbours, 3 or 5
 };
 
 struct Options {

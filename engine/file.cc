@@ -288,7 +288,7 @@ class Reader {
     require(r.op >= 1 && r.op <= 14, name + " has the unknown op " + std::to_string(r.op));
     require(r.activation <= 2, name + " has the unknown activation " + std::to_string(r.activation));
     require(all_zero(r.more, sizeof r.more), name + " has more than one output");
-    Step step{static_cast<Op>(r.op), static_cast<Activation>(r.activation), {}, 0, {}};
+    Step step{static_cast<Op>(r.op), static_cast<Activation>(r.activation), {}, {}, {}};
     size_t inputs = 0, blobs = 0;
     for (; inputs < 4 && r.inputs[inputs] != -1; ++inputs) {
       require(is_value(r.inputs[inputs]), name + " reads a value that does not exist");
@@ -296,7 +296,7 @@ class Reader {
     }
     for (; inputs < 4; ++inputs) require(r.inputs[inputs] == -1, name + " has a gap in its inputs");
     require(is_value(r.output), name + " writes a value that does not exist");
-    step.output = static_cast<size_t>(r.output);
+    step.outputs.push_back(static_cast<size_t>(r.output));
     for (; blobs < 6 && r.blobs[blobs] != -1; ++blobs) {
       require(r.blobs[blobs] >= 0 && static_cast<size_t>(r.blobs[blobs]) == next_blob &&
                   next_blob < blobs_.size(),

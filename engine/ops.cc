@@ -134,7 +134,7 @@ Layer::Layer(const Program& program, const Step& step, const KernelTable& table)
     : op(step.op),
       activation(step.activation),
       inputs(program.values[step.inputs[0]].channels),
-      channels(program.values[step.output].channels) {
+      channels(program.values[step.output()].channels) {
   const std::vector<Blob>& blobs = step.blobs;
   if (op == Op::kLinear) dense = blobs[0].floats(), bias = blobs[1].floats();
   if (op == Op::kBinarize) threshold = blobs[0].floats();

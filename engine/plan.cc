@@ -18,7 +18,7 @@ class Planner {
     plan_.unique.assign(values, false);
     for (size_t s = 0; s < program.steps.size(); ++s)
       for (size_t value : program.steps[s].inputs) last_reader_[value] = s;
-    last_reader_[program.steps.back().output] = program.steps.size();  // the caller reads the answer
+    last_reader_[program.steps.back().output()] = program.steps.size();  // the caller reads the answer
   }
 
   Plan make() {
@@ -36,7 +36,7 @@ class Planner {
 
  private:
   const Step& step(size_t s) const { return program_.steps[s]; }
-  const Value& output(size_t s) const { return program_.values[step(s).output]; }
+  const Value& output(size_t s) const { return program_.values[step(s).output()]; }
   bool by_rows(size_t s) const { return output(s).rows == Rows::kPoint; }
 
   // Does the step after the group read a float that the group makes? Then they gain by going together.
@@ -46,7 +46,7 @@ class Planner {
     bool reads = false, transforms = false;
     for (size_t s = group.first; s < group.last; ++s) {
       transforms |= step(s).op == Op::kTransform;
-      for (size_t value : next.inputs) reads |= value == step(s).output && output(s).kind == Kind::kFloat;
+      for (size_t value : next.inputs) reads |= value == step(s).output() && output(s).kind == Kind::kFloat;
     }
     return by_rows(group.last) && reads && !(transforms && next.op == Op::kTransform);
   }
@@ -55,11 +55,11 @@ class Planner {
   void place(Group& group) {
     size_t row_bytes = 0;
     for (size_t s = group.first; s < group.last; ++s) {
-      if (last_reader_[step(s).output] < group.last && group.last - group.first > 1) {
-        plan_.places[step(s).output] = {Place::kBlock, row_bytes};
+      if (last_reader_[step(s).output()] < group.last && group.last - group.first > 1) {
+        plan_.places[step(s).output()] = {Place::kBlock, row_bytes};
         row_bytes += output(s).row_bytes();
       } else {
-        plan_.places[step(s).output] = {Place::kSlot, take_slot(output(s))};
+        plan_.places[step(s).output()] = {Place::kSlot, take_slot(output(s))};
       }
     }
     size_t rows = row_bytes ? kBlockBytes / row_bytes / 16 * 16 : kMostBlockRows;
@@ -104,12 +104,12 @@ class Planner {
       for (size_t value : step(s).inputs) {
         Op op = step(s).op;
         bool max = op == Op::kBinaryMax || op == Op::kBinaryMaxBits;
-        bool layer = op == Op::kBinaryLinearBits && read[step(s).output] && only_max[step(s).output];
+        bool layer = op == Op::kBinaryLinearBits && read[step(s).output()] && only_max[step(s).output()];
         only_max[value] = only_max[value] && (max || layer);
         read[value] = true;
       }
     for (size_t s = 0; s < program_.steps.size(); ++s) {
-      size_t value = step(s).output;
+      size_t value = step(s).output();
       bool comes_unique = step(s).op == Op::kBinaryLinearBits && only_max[step(s).inputs[0]];
       plan_.unique[value] =
           by_rows(s) && output(s).kind == Kind::kBits && read[value] && only_max[value] && !comes_unique;

@@ -50,7 +50,7 @@ struct Engine::Parts {
     layers.reserve(program.steps.size());
     for (const Step& step : program.steps) {
       layers.emplace_back(program, step, table);
-      steps.push_back({step.inputs, step.output});
+      steps.push_back({step.inputs, step.outputs});
     }
   }
 
@@ -115,7 +115,7 @@ void Engine::step(size_t index, const void* const* inputs, size_t rows, void* ou
   const Step& step = p.program.steps[index];
   const void* second = step.inputs.size() > 1 ? inputs[1] : nullptr;
   if (layer.op == Op::kTransform) make_matrix(layer, static_cast<const float*>(second), scratch);
-  bool one = p.program.values[step.output].rows == Rows::kCloud;
+  bool one = p.program.values[step.output()].rows == Rows::kCloud;
   run_rows(layer, p.table, inputs[0], second, one ? 1 : rows, all, output, scratch);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,15 @@ enum class Op : int32_t {
   kBinaryMaxBits,
   kBinaryMean,
   kBinaryMeanBits,
+  kSparseConv,
+  kBinarySparseConv,
+  kSiteMean,
+  kUnpool,
+  kConcat,
+  kAdd,
 };
 
-enum class Type : uint32_t { kF32 = 1, kI32 = 2, kU64 = 3 };
+enum class Type : uint32_t { kF32 = 1, kI32 = 2, kU64 = 3, kI8 = 4 };
 
 // An array of the file, read in place.
 struct Blob {
@@ -41,14 +48,17 @@ struct Blob {
   const float* floats() const { return static_cast<const float*>(data); }
   const int32_t* integers() const { return static_cast<const int32_t*>(data); }
   const uint64_t* words() const { return static_cast<const uint64_t*>(data); }
+  const int8_t* bytes() const { return static_cast<const int8_t*>(data); }
 };
 
 struct Step {
   Op op;
   Activation activation;
-  std::vector<size_t> inputs;  // one or two
-  size_t output;
-  std::vector<Blob> blobs;  // in the order of the op's row in docs/format.md
+  std::vector<size_t> inputs;   // one to four
+  std::vector<size_t> outputs;  // one, of convolutions up to four
+  std::vector<Blob> blobs;      // in the order of the op's row in docs/format.md; data is null where one is left out
+
+  size_t output() const { return outputs[0]; }
 };
 
 struct Program {
@@ -57,6 +67,8 @@ struct Program {
   size_t points = 0;
   std::string normalize;
   std::vector<std::string> classes;
+  std::optional<Grid> grid;           // of networks on scenes
+  std::vector<std::string> features;  // names of value 0's channels on a grid, else none
 };
 
 inline size_t words_of(size_t channels) { return (channels + 63) / 64; }

@@ -13,6 +13,8 @@
 
 #include "ops.h"
 #include "program.h"
+#include "python_grid.h"
+#include "python_scene.h"
 #include "python_sparse.h"
 #include "threads.h"
 
@@ -214,7 +216,7 @@ nb::object step(Engine& engine, size_t index, const std::vector<Any>& inputs, si
   std::vector<const void*> data;
   for (size_t i = 0; i < inputs.size(); ++i)
     data.push_back(check_input(engine.values()[wiring.inputs[i]], inputs[i], rows));
-  const Value& value = engine.values()[wiring.output];
+  const Value& value = engine.values()[wiring.outputs[0]];
   auto answer = [&](auto out) {
     {
       nb::gil_scoped_release free;
@@ -253,7 +255,7 @@ std::vector<std::tuple<std::string, int, int, size_t>> values(const Engine& engi
 
 std::vector<std::pair<std::vector<size_t>, size_t>> steps(const Engine& engine) {
   std::vector<std::pair<std::vector<size_t>, size_t>> list;
-  for (const Wiring& w : engine.steps()) list.emplace_back(w.inputs, w.output);
+  for (const Wiring& w : engine.steps()) list.emplace_back(w.inputs, w.outputs[0]);
   return list;
 }
 
@@ -311,6 +313,8 @@ NB_MODULE(_engine, m) {
       "Least mismatches over n and the first row that has them: two int32 (B, C), of x_bits (B, n, W), "
       "w_bits (W, C).");
 
+  bind_grid(m);
+  bind_scene(m);
   bind_sparse(m);
 
   nb::class_<Matrix>(m, "Matrix", "Binary weights (W, C), prepared once for one kernel table.")

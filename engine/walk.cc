@@ -55,7 +55,7 @@ class Walk {
       else
         run_one_row(group.first, 1);
     }
-    size_t last = net_.program.steps.back().output;
+    size_t last = net_.program.steps.back().output();
     auto from = static_cast<const float*>(whole(last));
     std::copy(from, from + net_.program.values[last].channels, answer);
   }
@@ -86,7 +86,7 @@ class Walk {
     else
       run_range(group, {0, rows}, spaces_[0]);
     for (size_t s = group.first; s < group.last; ++s) {
-      size_t value = step(s).output;
+      size_t value = step(s).output();
       rows_[value] = rows;
       if (!net_.plan.unique[value]) continue;
       Stopwatch watch(seconds(s));
@@ -112,7 +112,7 @@ class Walk {
       const Step& now = step(s);
       const void* second = now.inputs.size() > 1 ? at(now.inputs[1], row, group, space.block) : nullptr;
       run_rows(net_.layers[s], net_.table, at(now.inputs[0], row, group, space.block), second, rows,
-               {0, net_.layers[s].channels}, at(now.output, row, group, space.block), space.scratch);
+               {0, net_.layers[s].channels}, at(now.output(), row, group, space.block), space.scratch);
     }
   }
 
@@ -136,10 +136,10 @@ class Walk {
     const Layer& layer = net_.layers[s];
     const void* second = now.inputs.size() > 1 ? whole(now.inputs[1]) : nullptr;
     if (pools(now.op))
-      return run_pool(layer, net_.table, whole(now.inputs[0]), rows, at, net_.early_exit, whole(now.output),
+      return run_pool(layer, net_.table, whole(now.inputs[0]), rows, at, net_.early_exit, whole(now.output()),
                       space.scratch);
     if (now.op == Op::kTransform) make_matrix(layer, static_cast<const float*>(second), space.scratch);
-    run_rows(layer, net_.table, whole(now.inputs[0]), second, rows, at, whole(now.output), space.scratch);
+    run_rows(layer, net_.table, whole(now.inputs[0]), second, rows, at, whole(now.output()), space.scratch);
   }
 
   const Network& net_;

@@ -11,7 +11,7 @@
 
 namespace popcloud {
 
-enum class Activation : int32_t { kNone = 0, kRelu = 1, kHardtanh = 2 };
+enum class Activation : int32_t { kNone = 0, kRelu = 1, kHardtanh = 2, kRprelu = 3 };  // the last: Finish only
 
 // A matrix of signs as it lies in the model file, and what a table made of it at load time.
 struct PackedMatrix {
@@ -38,6 +38,39 @@ struct FloatRows {
 struct Pairs {
   const int32_t *inputs, *outputs;
   size_t count;
+};
+
+// Which input rows each output row of a sparse layer reads. An entry is an input row times 128 plus the number
+// of the offset it lies at: row r reads entries[begin[r]] to entries[begin[r + 1] - 1]. Without `begin` it
+// reads entries[r] alone; without `entries` too, input row r at offset 0.
+struct Gather {
+  const uint32_t* begin;
+  const uint32_t* entries;
+  size_t rows;
+};
+constexpr uint32_t kOffsetBits = 7, kOffsetMask = (1u << kOffsetBits) - 1;
+constexpr size_t kMostOffsets = 125;  // of 5 x 5 x 5 neighbours
+
+// Signs of the weights of a sparse layer, and what a table made of them at load time.
+struct SignKernel {
+  size_t offsets, inputs, channels;
+  const uint64_t* bits;  // [offsets][words of inputs][channels]; tail bits 0
+  const uint64_t* seen;  // [offsets][words of channels]: bit c is 1 where channel c sees the offset
+  const void* prepared;  // the table's own layout, or null where sign_kernel_bytes is 0
+};
+
+// What follows the sums of a sparse layer, row by row; every operation rounds by itself.
+struct Finish {
+  size_t channels;
+  const float *scale, *bias;
+  Activation activation;
+  const float* prelu;             // [3][channels]: shift, slope, offset; null unless the activation is kRprelu
+  const float* shortcut;          // [][channels], or null
+  const uint32_t* shortcut_rows;  // of row r, times 128 plus anything; null: row r
+  float* out;                     // [rows][channels], or null
+  size_t signs;                   // how many sign outputs
+  const float* thresholds;        // [signs][channels]
+  uint64_t* const* bits;          // of each sign output, [rows][words of channels]
 };
 
 struct KernelTable {
@@ -77,6 +110,16 @@ struct KernelTable {
   // The gradient of its weights: dw[k][c] = fma(x[inputs[p]][k], dy[outputs[p]][c], dw[k][c]) for p = 0, 1,
   // ... in order; dw is [x.channels][dy.channels].
   void (*sparse_weight_grad)(FloatRows x, FloatRows dy, Pairs pairs, float* dw);
+
+  // As prepared_bytes and prepare, for the weights of sparse layers.
+  size_t (*sign_kernel_bytes)(const SignKernel& w);
+  void (*prepare_sign_kernel)(const SignKernel& w, void* prepared);
+  // sums[r * stride + c] = float(sum, over the entries of row r whose offset o channel c sees, of
+  // inputs - 2 * popcount(x row ^ bits[o][.][c])); x has words of inputs per row, tail bits 0.
+  void (*sum_signs)(const uint64_t* x, const SignKernel& w, const Gather& rows, float* sums, size_t stride);
+  // y = sums * scale + bias, + shortcut, activation, as packed/program.py says of convolutions; writes `out`,
+  // and bit c of each sign output b = y < thresholds[b][c] (NaN gives 0), tail bits 0.
+  void (*finish)(const float* sums, size_t rows, const Finish& what);
 };
 
 inline bool never() { return false; }

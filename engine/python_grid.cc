@@ -1,0 +1,7 @@
+#include "python_grid.h"
+
+namespace popcloud {
+
+void bind_grid(nanobind::module_&) {}
+
+}  // namespace popcloud

@@ -1,0 +1,7 @@
+#include "python_scene.h"
+
+namespace popcloud {
+
+void bind_scene(nanobind::module_&) {}
+
+}  // namespace popcloud
