@@ -66,7 +66,7 @@ class Checker {
   }
 
   const Value& input(size_t i) const { return program_.values[step_->inputs[i]]; }
-  const Value& output() const { return program_.values[step_->output]; }
+  const Value& output() const { return program_.values[step_->output()]; }
 
   void check_wiring() const {
     size_t count = step_->inputs.size();
@@ -75,7 +75,7 @@ class Checker {
     require(count >= (must_have_two ? 2 : 1) && count <= (may_have_two ? 2 : 1),
             "has " + std::to_string(count) + " inputs");
     for (size_t value : step_->inputs) require(written_[value], "reads a value that no earlier step writes");
-    require(!written_[step_->output], "writes a value that is written already");
+    require(!written_[step_->output()], "writes a value that is written already");
     require(shape_of(step_->op).activates || step_->activation == Activation::kNone, "has an activation");
   }
 
