@@ -309,18 +309,31 @@ bool supported() {
 
 }  // namespace
 
-const KernelTable kAvx2{
-    "avx2",       supported,         prepared_bytes,          prepare,      mismatches,
-    threshold,    minimum,           sum_by_columns,          avx2::linear, avx2::binarize,
-    avx2::affine, avx2::sparse_conv, avx2::sparse_weight_grad};
+const KernelTable kAvx2{"avx2",
+                        supported,
+                        prepared_bytes,
+                        prepare,
+                        mismatches,
+                        threshold,
+                        minimum,
+                        sum_by_columns,
+                        avx2::linear,
+                        avx2::binarize,
+                        avx2::affine,
+                        avx2::sparse_conv,
+                        avx2::sparse_weight_grad,
+                        portable::sign_kernel_bytes,
+                        portable::prepare_sign_kernel,
+                        portable::sum_signs,
+                        portable::finish};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

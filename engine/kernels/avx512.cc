@@ -311,15 +311,19 @@ const KernelTable kAvx512{"avx512",
                           binarize,
                           affine,
                           avx512::sparse_conv,
-                          avx512::sparse_weight_grad};
+                          avx512::sparse_weight_grad,
+                          portable::sign_kernel_bytes,
+                          portable::prepare_sign_kernel,
+                          portable::sum_signs,
+                          portable::finish};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr,
-                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -308,17 +308,31 @@ bool supported() { return true; }  // NEON is part of aarch64
 
 }  // namespace
 
-const KernelTable kNeon{"neon",    supported,         prepared_bytes,          prepare, mismatches,
-                        threshold, minimum,           sum_by_columns,          linear,  binarize,
-                        affine,    neon::sparse_conv, neon::sparse_weight_grad};
+const KernelTable kNeon{"neon",
+                        supported,
+                        prepared_bytes,
+                        prepare,
+                        mismatches,
+                        threshold,
+                        minimum,
+                        sum_by_columns,
+                        linear,
+                        binarize,
+                        affine,
+                        neon::sparse_conv,
+                        neon::sparse_weight_grad,
+                        portable::sign_kernel_bytes,
+                        portable::prepare_sign_kernel,
+                        portable::sum_signs,
+                        portable::finish};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

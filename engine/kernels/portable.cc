@@ -1,7 +1,7 @@
 // What each kernel means. Every other table is tested against this one, so it is written to be read.
 #include <cmath>
 
-#include "kernels/kernels.h"
+#include "kernels/sparse.h"
 
 namespace popcloud {
 namespace {
@@ -117,8 +117,22 @@ void sparse_weight_grad(FloatRows x, FloatRows dy, Pairs pairs, float* dw) {
 
 }  // namespace
 
-const KernelTable kPortable{"portable",        always, prepared_bytes, prepare,  mismatches, threshold,
-                            minimum,           sum,    linear,         binarize, affine,     sparse_conv,
-                            sparse_weight_grad};
+const KernelTable kPortable{"portable",
+                            always,
+                            prepared_bytes,
+                            prepare,
+                            mismatches,
+                            threshold,
+                            minimum,
+                            sum,
+                            linear,
+                            binarize,
+                            affine,
+                            sparse_conv,
+                            sparse_weight_grad,
+                            portable::sign_kernel_bytes,
+                            portable::prepare_sign_kernel,
+                            portable::sum_signs,
+                            portable::finish};
 
 }  // namespace popcloud
