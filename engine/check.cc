@@ -1,98 +1,115 @@
 // Check a program's steps: wiring, shapes and numbers (docs/format.md, checks 15 to 18).
-#include <cmath>
+#include "check.h"
 
-#include "program.h"
+#include <cmath>
+#include <cstring>
 
 namespace popcloud {
 namespace {
 
-// One row of the table "Steps and their blobs" of docs/format.md.
+// One row of the table "Steps and their blobs" of docs/format.md. A letter of `blobs` is: w: f32 (K, C), p:
+// u64 (W, C), f: f32 (C), s: f32 (C) or (1), t: threshold (C), l: limit (C); those of ops on sites (-) are
+// check_grid_step's.
 struct Shape {
   const char* name;
   Kind input, output;
   bool needs_points;  // reads POINT and writes CLOUD; else both have the same rows
   bool activates;
-  const char*
-      blobs;  // w: f32 (K, C), p: u64 (W, C), f: f32 (C), s: f32 (C) or (1), t: threshold (C), l: limit (C)
+  const char* blobs;
+  size_t optional = 0;  // so many of the blobs may be left out, the last ones
+  size_t fewest_inputs = 1, most_inputs = 1, most_outputs = 1;
 };
 
+constexpr Kind kFloat = Kind::kFloat, kBits = Kind::kBits;
 constexpr Shape kShapes[] = {
-    {"LINEAR", Kind::kFloat, Kind::kFloat, false, true, "wf"},
-    {"BINARIZE", Kind::kFloat, Kind::kBits, false, false, "t"},
-    {"AFFINE", Kind::kFloat, Kind::kFloat, false, true, "ss"},
-    {"RPRELU", Kind::kFloat, Kind::kFloat, false, false, "fff"},
-    {"TRANSFORM", Kind::kFloat, Kind::kFloat, false, false, ""},
-    {"POOL_MAX", Kind::kFloat, Kind::kFloat, true, false, ""},
-    {"POOL_MEAN", Kind::kFloat, Kind::kFloat, true, false, ""},
-    {"ROW_MEAN_ABS", Kind::kFloat, Kind::kFloat, false, false, ""},
-    {"BINARY_LINEAR", Kind::kBits, Kind::kFloat, false, true, "pss"},
-    {"BINARY_LINEAR_BITS", Kind::kBits, Kind::kBits, false, false, "pl"},
-    {"BINARY_MAX", Kind::kBits, Kind::kFloat, true, true, "pss"},
-    {"BINARY_MAX_BITS", Kind::kBits, Kind::kBits, true, false, "pl"},
-    {"BINARY_MEAN", Kind::kBits, Kind::kFloat, true, true, "pss"},
-    {"BINARY_MEAN_BITS", Kind::kBits, Kind::kBits, true, false, "pt"},
+    {"LINEAR", kFloat, kFloat, false, true, "wf"},
+    {"BINARIZE", kFloat, kBits, false, false, "t"},
+    {"AFFINE", kFloat, kFloat, false, true, "ss"},
+    {"RPRELU", kFloat, kFloat, false, false, "fff"},
+    {"TRANSFORM", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"POOL_MAX", kFloat, kFloat, true, false, ""},
+    {"POOL_MEAN", kFloat, kFloat, true, false, ""},
+    {"ROW_MEAN_ABS", kFloat, kFloat, false, false, ""},
+    {"BINARY_LINEAR", kBits, kFloat, false, true, "pss", 0, 1, 2},
+    {"BINARY_LINEAR_BITS", kBits, kBits, false, false, "pl"},
+    {"BINARY_MAX", kBits, kFloat, true, true, "pss"},
+    {"BINARY_MAX_BITS", kBits, kBits, true, false, "pl"},
+    {"BINARY_MEAN", kBits, kFloat, true, true, "pss"},
+    {"BINARY_MEAN_BITS", kBits, kBits, true, false, "pt"},
+    {"SPARSE_CONV", kFloat, kFloat, false, true, "------", 3, 1, 2, 4},
+    {"BINARY_SPARSE_CONV", kBits, kFloat, false, true, "------", 3, 1, 2, 4},
+    {"SITE_MEAN", kFloat, kFloat, false, false, ""},
+    {"UNPOOL", kFloat, kFloat, false, false, ""},
+    {"CONCAT", kFloat, kFloat, false, false, "", 0, 2, 4},
+    {"ADD", kFloat, kFloat, false, false, "", 0, 2, 2},
 };
 
 const Shape& shape_of(Op op) { return kShapes[static_cast<int>(op) - 1]; }
 
 class Checker {
  public:
-  Checker(const Program& program, const std::string& path) : program_(program), path_(path) {}
+  Checker(const Program& program, const std::string& path) : program_(program), complaint_{path, ""} {}
 
   void check() {
     written_.assign(program_.values.size(), false);
     written_[0] = true;
     for (const Step& step : program_.steps) {
       step_ = &step;
-      name_ = "step " + std::to_string(&step - program_.steps.data()) + " (" + shape_of(step.op).name + ")";
+      complaint_.where =
+          "step " + std::to_string(&step - program_.steps.data()) + " (" + shape_of(step.op).name + ")";
       check_wiring();
-      check_values();
-      check_blobs();
-      written_[step.output()] = true;
+      if (step.op >= Op::kSparseConv) {
+        check_grid_step(program_, step, complaint_);
+      } else {
+        check_values();
+        check_blobs();
+      }
     }
-    const Value& answer = program_.values[program_.steps.back().output()];
-    name_ = "the answer";
-    require(answer.kind == Kind::kFloat && answer.rows == Rows::kCloud, "is not one row of floats");
-    require(answer.channels == program_.classes.size(),
-            "has " + std::to_string(answer.channels) + " channels for " +
-                std::to_string(program_.classes.size()) + " classes");
+    for (size_t i = 0; i < written_.size(); ++i) {
+      complaint_.where = "value " + program_.values[i].name;
+      require(written_[i], "is written by no step");
+    }
+    check_answer(program_.values[program_.steps.back().output()]);
   }
 
  private:
-  void require(bool holds, const std::string& what) const {
-    if (!holds)
-      throw Error(Fault::kFile,
-                  path_ + ": inconsistent: " + name_ + " " + what + "; pack the checkpoint again");
-  }
+  void require(bool holds, const std::string& what) const { complaint_.require(holds, what); }
 
   const Value& input(size_t i) const { return program_.values[step_->inputs[i]]; }
   const Value& output() const { return program_.values[step_->output()]; }
 
-  void check_wiring() const {
+  void check_wiring() {
+    const Shape& shape = shape_of(step_->op);
     size_t count = step_->inputs.size();
-    bool may_have_two = step_->op == Op::kTransform || step_->op == Op::kBinaryLinear;
-    bool must_have_two = step_->op == Op::kTransform;
-    require(count >= (must_have_two ? 2 : 1) && count <= (may_have_two ? 2 : 1),
+    require(count >= shape.fewest_inputs && count <= shape.most_inputs,
             "has " + std::to_string(count) + " inputs");
+    require(step_->outputs.size() <= shape.most_outputs,
+            "has " + std::to_string(step_->outputs.size()) + " outputs");
     for (size_t value : step_->inputs) require(written_[value], "reads a value that no earlier step writes");
-    require(!written_[step_->output()], "writes a value that is written already");
-    require(shape_of(step_->op).activates || step_->activation == Activation::kNone, "has an activation");
+    for (size_t value : step_->outputs) {
+      require(!written_[value], "writes a value that is written already");
+      written_[value] = true;
+    }
   }
 
   void check_values() const {
     const Shape& shape = shape_of(step_->op);
+    require(step_->activation == Activation::kNone || shape.activates, "has an activation");
+    require(step_->activation != Activation::kRprelu, "has an activation with constants");
     require(input(0).kind == shape.input && output().kind == shape.output,
             "reads or writes the wrong kind of value");
     bool rows_fit = shape.needs_points ? input(0).rows == Rows::kPoint && output().rows == Rows::kCloud
                                        : input(0).rows == output().rows;
-    require(rows_fit, "reads or writes the wrong rows");
+    require(rows_fit && input(0).level == output().level, "reads or writes the wrong rows");
     if (step_->op == Op::kTransform) {
       const Value& matrix = input(1);
       require(matrix.kind == Kind::kFloat && matrix.rows == Rows::kCloud &&
                   matrix.channels == input(0).channels * input(0).channels,
               "reads a matrix that does not fit");
     } else if (step_->inputs.size() == 2) {
-      require(input(1).kind == Kind::kFloat && input(1).rows == input(0).rows && input(1).channels == 1,
+      const Value& scale = input(1);
+      require(scale.kind == Kind::kFloat && scale.rows == input(0).rows && scale.level == input(0).level &&
+                  scale.channels == 1,
               "reads a row scale that is not one float per row");
     }
     if (step_->op == Op::kRowMeanAbs)
@@ -103,7 +120,6 @@ class Checker {
 
   void check_blobs() const {
     const char* wanted = shape_of(step_->op).blobs;
-    require(step_->blobs.size() == std::string(wanted).size(), "has the wrong number of blobs");
     for (size_t i = 0; wanted[i]; ++i) {
       std::string what = "has a blob " + std::to_string(i);
       require(fits(step_->blobs[i], wanted[i]), what + " of the wrong type or shape");
@@ -113,42 +129,78 @@ class Checker {
 
   bool fits(const Blob& blob, char wanted) const {
     size_t inputs = input(0).channels, channels = output().channels;
-    auto matrix = [&](Type type, size_t rows) {
-      return blob.type == type && blob.ndim == 2 && blob.shape[0] == rows && blob.shape[1] == channels;
-    };
-    if (wanted == 'w') return matrix(Type::kF32, inputs);
-    if (wanted == 'p') return matrix(Type::kU64, words_of(inputs));
+    if (wanted == 'w') return is_matrix(blob, Type::kF32, inputs, channels);
+    if (wanted == 'p') return is_packed(blob, inputs, channels);
     bool length = blob.ndim == 1 && (blob.shape[0] == channels || (wanted == 's' && blob.shape[0] == 1));
     return length && blob.type == (wanted == 'l' ? Type::kI32 : Type::kF32);
   }
 
   bool numbers_fit(const Blob& blob, char wanted) const {
     size_t inputs = input(0).channels, count = blob.count();
-    if (wanted == 'p') {
-      uint64_t beyond = inputs % 64 ? ~uint64_t{0} << inputs % 64 : 0, found = 0;
-      for (size_t i = count - blob.shape[1]; i < count; ++i) found |= blob.words()[i] & beyond;
-      return found == 0;
-    }
+    if (wanted == 'p') return tail_is_zero(blob, inputs);
+    if (wanted == 't') return no_nan(blob);
+    if (wanted != 'l') return all_finite(blob);
     bool fit = true;
-    for (size_t i = 0; i < count; ++i) {
-      if (wanted == 'l')
-        fit &= blob.integers()[i] >= -1 && blob.integers()[i] <= static_cast<int64_t>(inputs);
-      else
-        fit &= wanted == 't' ? !std::isnan(blob.floats()[i]) : std::isfinite(blob.floats()[i]);
-    }
+    for (size_t i = 0; i < count; ++i)
+      fit &= blob.integers()[i] >= -1 && blob.integers()[i] <= static_cast<int64_t>(inputs);
     return fit;
   }
 
+  void check_answer(const Value& answer) {
+    bool on_grid = program_.grid.has_value();
+    complaint_.where = "the answer";
+    require(answer.kind == Kind::kFloat, "is not of floats");
+    require(answer.rows == (on_grid ? Rows::kSites : Rows::kCloud) && answer.level == 0,
+            on_grid ? "is not of the finest sites" : "is not one row");
+    require(answer.channels == program_.classes.size(),
+            "has " + std::to_string(answer.channels) + " channels for " +
+                std::to_string(program_.classes.size()) + " classes");
+  }
+
   const Program& program_;
-  const std::string& path_;
+  Complaint complaint_;
   const Step* step_ = nullptr;
-  std::string name_;
   std::vector<bool> written_;
 };
 
 }  // namespace
 
 bool pools(Op op) { return shape_of(op).needs_points; }
+
+size_t optional_blobs(Op op) { return shape_of(op).optional; }
+size_t needed_blobs(Op op) { return std::strlen(shape_of(op).blobs) - optional_blobs(op); }
+
+void Complaint::require(bool holds, const std::string& what) const {
+  if (!holds)
+    throw Error(Fault::kFile, path + ": inconsistent: " + where + " " + what + "; pack the checkpoint again");
+}
+
+bool is_matrix(const Blob& blob, Type type, size_t rows, size_t columns) {
+  return blob.type == type && blob.ndim == 2 && blob.shape[0] == rows && blob.shape[1] == columns;
+}
+
+bool is_packed(const Blob& blob, size_t signs, size_t columns) {
+  return is_matrix(blob, Type::kU64, words_of(signs), columns);
+}
+
+bool all_finite(const Blob& floats) {
+  bool fit = true;
+  for (size_t i = 0; i < floats.count(); ++i) fit &= std::isfinite(floats.floats()[i]);
+  return fit;
+}
+
+bool no_nan(const Blob& floats) {
+  bool fit = true;
+  for (size_t i = 0; i < floats.count(); ++i) fit &= !std::isnan(floats.floats()[i]);
+  return fit;
+}
+
+bool tail_is_zero(const Blob& packed, size_t signs) {
+  uint64_t beyond = signs % 64 ? ~uint64_t{0} << signs % 64 : 0, found = 0;
+  for (size_t i = packed.count() - packed.shape[1]; i < packed.count(); ++i)
+    found |= packed.words()[i] & beyond;
+  return found == 0;
+}
 
 void check_program(const Program& program, const std::string& where) { Checker(program, where).check(); }
 

@@ -6,16 +6,18 @@
 
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <set>
 
-#include "program.h"
+#include "check.h"
 
 namespace popcloud {
 namespace {
 
 constexpr uint32_t kVersion = 1, kGridVersion = 2;  // of a network without a plan, and of one on a voxel grid
 constexpr uint32_t kMostPoints = 1u << 24, kMostChannels = 1u << 24;
+constexpr int32_t kMostLevels = 16;
 
 struct Header {
   char magic[8];
@@ -46,6 +48,8 @@ struct BlobRecord {
 };
 static_assert(sizeof(Header) == 256 && offsetof(Header, data_offset) == 112, "docs/format.md, header");
 static_assert(sizeof(ValueRecord) == 16 && sizeof(StepRecord) == 64 && sizeof(BlobRecord) == 40, "records");
+
+size_t element_bytes(Type type) { return type == Type::kU64 ? 8 : type == Type::kI8 ? 1 : 4; }
 
 uint64_t up64(uint64_t n) { return (n + 63) / 64 * 64; }
 
@@ -127,6 +131,7 @@ class Reader {
     check_sections();
     read_blobs();
     read_names();
+    read_plan();
     read_values();
     read_steps();
     check_program(program_, path_);
@@ -168,21 +173,23 @@ class Reader {
     const Header& h = header_;
     require(h.points <= kMostPoints, "points is " + std::to_string(h.points) + ", at most 2^24 is allowed");
     require(h.normalize <= 1, "normalize is " + std::to_string(h.normalize) + ", expected 0 or 1");
+    bool on_grid = h.version == kGridVersion;
     const char none[16] = "none", grid[16] = "grid";
-    if (h.version == kGridVersion && std::memcmp(h.plan_name, grid, sizeof grid) == 0)
-      throw Error(Fault::kEngine, path_ +
-                                      ": a network on a voxel grid, which the engine does not run; "
-                                      "choose kernels 'reference'");
-    require(h.feature_count == 0 && h.reserved_a == 0 && all_zero(h.reserved_b, sizeof h.reserved_b),
+    require(std::memcmp(h.plan_name, on_grid ? grid : none, sizeof none) == 0,
+            "the geometry plan is not that of version " + std::to_string(h.version));
+    size_t integers = on_grid ? 2 : 0, floats = on_grid ? 1 : 0;  // that the plan has
+    require((on_grid || h.feature_count == 0) && h.reserved_a == 0 &&
+                all_zero(h.reserved_b, sizeof h.reserved_b) &&
+                all_zero(h.plan_integers + integers, (8 - integers) * sizeof(int32_t)) &&
+                all_zero(h.plan_floats + floats, (4 - floats) * sizeof(double)),
             "a byte of the header that says nothing is not 0");
-    require(h.version == kVersion && std::memcmp(h.plan_name, none, sizeof none) == 0 &&
-                all_zero(h.plan_integers, 32) && all_zero(h.plan_floats, 32),
-            "the geometry plan is not `none`");
   }
 
   void check_sections() const {  // check 9
     const Header& h = header_;
-    require(h.value_count >= 2 && h.step_count == h.value_count - 1,
+    // Of version 2 alone a step may write several values.
+    require(h.value_count >= 2 && h.step_count < h.value_count &&
+                h.step_count >= (h.version == kVersion ? h.value_count - 1 : 1),
             std::to_string(h.value_count) + " values and " + std::to_string(h.step_count) + " steps");
     require(h.class_count >= 1, "no classes");
     require(h.names_bytes <= h.file_bytes && h.meta_bytes <= h.file_bytes, "names or meta outside the file");
@@ -221,17 +228,20 @@ class Reader {
                              h.names_offset + h.names_bytes, h.meta_offset + h.meta_bytes};
     for (uint64_t stop : ends) check_padding(stop);
     for (const Blob& blob : blobs_) {
-      size_t bytes = blob.count() * (blob.type == Type::kU64 ? 8 : 4);
+      size_t bytes = blob.count() * element_bytes(blob.type);
       check_padding(static_cast<size_t>(static_cast<const uint8_t*>(blob.data) - file_.data()) + bytes);
     }
   }
 
   Blob read_blob(const BlobRecord& r, const std::string& name, uint64_t expected_offset) const {
-    require(r.dtype >= 1 && r.dtype <= 3, name + " has dtype " + std::to_string(r.dtype));
+    require(r.dtype >= 1 && r.dtype <= 4, name + " has dtype " + std::to_string(r.dtype));
     require(r.ndim == 1 || r.ndim == 2, name + " has " + std::to_string(r.ndim) + " dimensions");
     bool filled = r.shape[0] >= 1 && (r.ndim == 1 ? r.shape[1] == 0 : r.shape[1] >= 1);
-    require(filled && r.shape[2] == 0 && r.shape[3] == 0, name + " has an impossible shape");
-    uint64_t count = uint64_t{r.shape[0]} * (r.ndim == 2 ? r.shape[1] : 1), size = r.dtype == 3 ? 8 : 4;
+    require(filled && r.shape[0] <= kMostChannels && r.shape[1] <= kMostChannels && r.shape[2] == 0 &&
+                r.shape[3] == 0,
+            name + " has an impossible shape");
+    uint64_t count = uint64_t{r.shape[0]} * (r.ndim == 2 ? r.shape[1] : 1);
+    uint64_t size = element_bytes(static_cast<Type>(r.dtype));
     require(count <= file_.size() / size && r.bytes == count * size,
             name + " has bytes that don't fit its shape");
     require(r.offset == expected_offset && r.bytes <= file_.size() && r.offset <= file_.size() - r.bytes,
@@ -241,8 +251,8 @@ class Reader {
 
   void read_names() {  // check 12
     auto at = file_.data() + header_.names_offset, end = at + header_.names_bytes;
-    size_t wanted = size_t{header_.value_count} + header_.class_count;
-    require(wanted <= header_.names_bytes, "fewer names than values and classes");
+    size_t wanted = size_t{header_.value_count} + header_.class_count + header_.feature_count;
+    require(wanted <= header_.names_bytes, "fewer names than values, classes and features");
     std::vector<std::string> names;
     while (at < end && names.size() < wanted) {
       auto stop = static_cast<const uint8_t*>(std::memchr(at, 0, static_cast<size_t>(end - at)));
@@ -250,28 +260,47 @@ class Reader {
       names.emplace_back(reinterpret_cast<const char*>(at), static_cast<size_t>(stop - at));
       at = stop + 1;
     }
-    require(names.size() == wanted && at == end, "names and values and classes are not equally many");
-    auto cut = names.begin() + header_.value_count;
-    value_names_.assign(names.begin(), cut);
-    program_.classes.assign(cut, names.end());
-    for (auto list : {&value_names_, &program_.classes})
+    require(names.size() == wanted && at == end, "more names than values, classes and features");
+    auto values_end = names.begin() + header_.value_count, classes_end = values_end + header_.class_count;
+    value_names_.assign(names.begin(), values_end);
+    program_.classes.assign(values_end, classes_end);
+    program_.features.assign(classes_end, names.end());
+    for (auto list : {&value_names_, &program_.classes, &program_.features})
       require(std::set<std::string>(list->begin(), list->end()).size() == list->size(),
               "a name is there twice");
   }
 
-  void read_values() {  // check 14
+  void read_plan() {  // check 14, its first half
     program_.points = header_.points;
     program_.normalize = header_.normalize ? "unit_sphere" : "none";
+    if (header_.version == kVersion) return;
+    double edge = header_.plan_floats[0];
+    int32_t levels = header_.plan_integers[0], size = header_.plan_integers[1];
+    require(
+        std::isfinite(edge) && edge > 0 && levels >= 1 && levels <= kMostLevels && (size == 3 || size == 5),
+        "the plan has a number out of range");
+    require(header_.points == 0 && header_.normalize == 0,
+            "a network on a grid takes all points as they are");
+    require(header_.feature_count >= 1, "no features");
+    program_.grid = Grid{edge, static_cast<size_t>(levels), static_cast<size_t>(size)};
+  }
+
+  void read_values() {  // check 14, its second half
+    bool on_grid = program_.grid.has_value();
+    size_t levels = on_grid ? program_.grid->levels : 1, features = on_grid ? program_.features.size() : 3;
     for (size_t i = 0; i < header_.value_count; ++i) {
       ValueRecord r = record<ValueRecord>(header_.values_offset, i);
-      require(r.kind <= 1 && r.rows <= 1 && r.channels >= 1 && r.channels <= kMostChannels && r.level == 0,
+      require(r.kind <= 1 && r.rows <= 2 && (r.rows == 2) == on_grid && r.channels >= 1 &&
+                  r.channels <= kMostChannels && r.level < levels,
               "value " + value_names_[i] + " is of no known kind");
       program_.values.push_back(
-          {value_names_[i], static_cast<Kind>(r.kind), static_cast<Rows>(r.rows), r.channels});
+          {value_names_[i], static_cast<Kind>(r.kind), static_cast<Rows>(r.rows), r.channels, r.level});
     }
-    const Value& cloud = program_.values[0];
-    require(cloud.kind == Kind::kFloat && cloud.rows == Rows::kPoint && cloud.channels == 3,
-            "value 0 is not a cloud of float x, y, z");
+    const Value& first = program_.values[0];
+    require(
+        first.kind == Kind::kFloat && first.rows != Rows::kCloud && first.channels == features &&
+            first.level == 0,
+        on_grid ? "value 0 is not a float per feature and site" : "value 0 is not a cloud of float x, y, z");
   }
 
   void read_steps() {  // the records of checks 15 and 16; what they mean together is check_program's
@@ -284,12 +313,10 @@ class Reader {
   }
 
   Step read_step(const StepRecord& r, const std::string& name, size_t& next_blob) const {
-    auto is_value = [&](int32_t v) { return v >= 0 && static_cast<uint32_t>(v) < header_.value_count; };
-    require(r.op >= 1 && r.op <= 14, name + " has the unknown op " + std::to_string(r.op));
-    require(r.activation <= 2, name + " has the unknown activation " + std::to_string(r.activation));
-    require(all_zero(r.more, sizeof r.more), name + " has more than one output");
+    require(r.op >= 1 && r.op <= 20, name + " has the unknown op " + std::to_string(r.op));
+    require(r.activation <= 3, name + " has the unknown activation " + std::to_string(r.activation));
     Step step{static_cast<Op>(r.op), static_cast<Activation>(r.activation), {}, {}, {}};
-    size_t inputs = 0, blobs = 0;
+    size_t inputs = 0, more = 0;
     for (; inputs < 4 && r.inputs[inputs] != -1; ++inputs) {
       require(is_value(r.inputs[inputs]), name + " reads a value that does not exist");
       step.inputs.push_back(static_cast<size_t>(r.inputs[inputs]));
@@ -297,14 +324,30 @@ class Reader {
     for (; inputs < 4; ++inputs) require(r.inputs[inputs] == -1, name + " has a gap in its inputs");
     require(is_value(r.output), name + " writes a value that does not exist");
     step.outputs.push_back(static_cast<size_t>(r.output));
-    for (; blobs < 6 && r.blobs[blobs] != -1; ++blobs) {
-      require(r.blobs[blobs] >= 0 && static_cast<size_t>(r.blobs[blobs]) == next_blob &&
-                  next_blob < blobs_.size(),
-              "the blobs of " + name + " are not numbered in order");
+    for (; more < 3 && r.more[more] != 0; ++more) {
+      require(is_value(r.more[more]), name + " writes a value that does not exist");
+      step.outputs.push_back(r.more[more]);
+    }
+    for (; more < 3; ++more) require(r.more[more] == 0, name + " has a gap in its outputs");
+    read_step_blobs(r, name, next_blob, step);
+    return step;
+  }
+
+  // Values are counted in 32 bits, so a negative index is none.
+  bool is_value(int64_t index) const { return index >= 0 && index < int64_t{header_.value_count}; }
+
+  void read_step_blobs(const StepRecord& r, const std::string& name, size_t& next_blob, Step& step) const {
+    size_t needed = needed_blobs(step.op), places = needed + optional_blobs(step.op);
+    for (size_t i = 0; i < places; ++i) {
+      if (i >= needed && r.blobs[i] == -1) {
+        step.blobs.push_back({});
+        continue;
+      }
+      require(r.blobs[i] >= 0 && static_cast<size_t>(r.blobs[i]) == next_blob && next_blob < blobs_.size(),
+              "the blobs of " + name + " are not there, or not numbered in order");
       step.blobs.push_back(blobs_[next_blob++]);
     }
-    for (; blobs < 6; ++blobs) require(r.blobs[blobs] == -1, name + " has a gap in its blobs");
-    return step;
+    for (size_t i = places; i < 6; ++i) require(r.blobs[i] == -1, name + " has too many blobs");
   }
 
   const Mapping& file_;

@@ -43,15 +43,21 @@ struct Engine::Parts {
         kernels(table.name),
         file(path),
         program(read_program(file, path)),
-        plan(make_plan(program, options)),
+        plan(program.grid ? Plan{} : make_plan(program, options)),
         early_exit(options.early_exit),
         pool(choose_threads(options.threads)),
         spaces(pool.size()) {
+    for (const Step& step : program.steps) steps.push_back({step.inputs, step.outputs});
+    if (program.grid) return;
     layers.reserve(program.steps.size());
-    for (const Step& step : program.steps) {
-      layers.emplace_back(program, step, table);
-      steps.push_back({step.inputs, step.outputs});
-    }
+    for (const Step& step : program.steps) layers.emplace_back(program, step, table);
+  }
+
+  // Throws Error where a scene is needed instead of clouds.
+  void check_takes_clouds() const {
+    if (program.grid)
+      throw Error(Fault::kEngine,
+                  "a network on a voxel grid runs on scenes, not on clouds; choose kernels 'reference'");
   }
 
   Network network() const { return {program, plan, layers, table, early_exit}; }
@@ -90,8 +96,9 @@ const std::string& Engine::kernels() const { return parts_->kernels; }
 int Engine::threads() const { return static_cast<int>(parts_->pool.size()); }
 
 void Engine::run(const Cloud* clouds, size_t count, float* answers) {
-  std::for_each(clouds, clouds + count, check_cloud);
   Parts& p = *parts_;
+  p.check_takes_clouds();
+  std::for_each(clouds, clouds + count, check_cloud);
   std::lock_guard<std::mutex> lock(p.turn);
   // Whole rounds of clouds are spread over the threads, and so is the rest if it keeps most of them busy.
   size_t threads = p.pool.size(), rest = count % threads, spread = rest * 2 > threads ? count : count - rest;
@@ -103,6 +110,7 @@ void Engine::run(const Cloud* clouds, size_t count, float* answers) {
 
 void Engine::step(size_t index, const void* const* inputs, size_t rows, void* output) {
   Parts& p = *parts_;
+  p.check_takes_clouds();
   if (index >= p.layers.size())
     throw Error(Fault::kEngine, "step " + std::to_string(index) + " does not exist; the model has " +
                                     std::to_string(p.layers.size()));
@@ -120,8 +128,9 @@ void Engine::step(size_t index, const void* const* inputs, size_t rows, void* ou
 }
 
 std::vector<double> Engine::profile(const Cloud& cloud, int repeats) {
-  check_cloud(cloud);
   Parts& p = *parts_;
+  p.check_takes_clouds();
+  check_cloud(cloud);
   std::lock_guard<std::mutex> lock(p.turn);
   size_t steps = p.layers.size(), times = static_cast<size_t>(std::max(1, repeats));
   std::vector<double> seconds(times * steps, 0.0), medians, one(times);

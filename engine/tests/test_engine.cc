@@ -279,14 +279,14 @@ std::vector<float> by_steps(Engine& engine, const Cloud& cloud) {
   memory[0].assign(xyz, xyz + 12 * cloud.points);
   for (size_t s = 0; s < engine.steps().size(); ++s) {
     const Wiring& wiring = engine.steps()[s];
-    const Value& value = engine.values()[wiring.output];
-    memory[wiring.output].resize(value.row_bytes() * (value.rows == Rows::kPoint ? cloud.points : 1));
+    const Value& value = engine.values()[wiring.outputs[0]];
+    memory[wiring.outputs[0]].resize(value.row_bytes() * (value.rows == Rows::kPoint ? cloud.points : 1));
     std::vector<const void*> inputs;
     for (size_t i : wiring.inputs) inputs.push_back(memory[i].data());
-    engine.step(s, inputs.data(), cloud.points, memory[wiring.output].data());
+    engine.step(s, inputs.data(), cloud.points, memory[wiring.outputs[0]].data());
   }
   std::vector<float> answer(engine.classes().size());
-  std::memcpy(answer.data(), memory[engine.steps().back().output].data(), 4 * answer.size());
+  std::memcpy(answer.data(), memory[engine.steps().back().outputs[0]].data(), 4 * answer.size());
   return answer;
 }
 

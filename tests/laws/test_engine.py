@@ -243,10 +243,11 @@ def test_truncated_and_flipped_files_are_refused(data, tmp_path, rng):
     assert "not a model file" in refused(tmp_path / "a", b"PK" + data)
 
 
-def test_network_on_a_grid_is_refused_with_the_way_out(tmp_path):
+def test_network_on_a_grid_takes_no_clouds(tmp_path):
     write(every_grid_op(0), tmp_path / "grid.popc")
-    with pytest.raises(EngineError, match=r"grid.popc: a network on a voxel grid.*choose kernels 'reference'$"):
-        engine.Engine(tmp_path / "grid.popc")
+    one = engine.Engine(tmp_path / "grid.popc", threads=1)
+    with pytest.raises(EngineError, match=r"a network on a voxel grid runs on scenes, not on clouds"):
+        one.run([np.zeros((3, 3), np.float32)])
 
 
 # Half of the damage goes to the tables at the front: most bytes are constants.
