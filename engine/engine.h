@@ -74,6 +74,28 @@ struct Cloud {
   size_t points;
 };
 
+// One scene for a network on a voxel grid: xyz is (points, 3) in metres, features (points, columns), row after
+// row: the columns of Engine::features() that are not computed from the points, in that order; all of them if
+// they are `ready`.
+struct Scene {
+  const float* xyz;
+  size_t points;
+  const float* features = nullptr;
+  size_t columns = 0;
+  bool ready = false;
+};
+
+// Where the time of a scene goes: seconds on one thread.
+struct SceneProfile {
+  double voxels, features, maps;  // points to sites; means of features; parents and kernel maps
+  double convolutions, epilogues, classifier, other_steps;
+  double points;              // answers of sites to points
+  std::vector<double> steps;  // by step, all of it
+  std::vector<size_t> sites;  // by level
+};
+
+struct OpenScene;  // the geometry of one scene: see scene/run.h
+
 // A loaded model. The file stays mapped and is read in place; one engine may be used from several threads,
 // which then take turns.
 class Engine {
@@ -106,6 +128,31 @@ class Engine {
 
   // Bytes held for values and scratch by now; they grow with the largest cloud and are kept.
   size_t memory();
+
+  // The grid of a network on scenes and the names of what it reads of a point; null and none of others, for
+  // which the functions below throw Error, as those above do for networks on scenes.
+  const Grid* grid() const;
+  const std::vector<std::string>& features() const;
+
+  // answers is (points, classes): a point's are those of its site. Throws Error if the scene is empty, not
+  // finite, does not fit the grid or lacks features, and std::bad_alloc whose what() says how much was asked for.
+  void answer(const Scene& scene, float* answers);
+  // labels is (points): the class with the largest answer, the first of equal ones.
+  void label(const Scene& scene, int64_t* labels);
+
+  // The geometry of a scene, to run it or single steps of it. Not to be used after the engine is gone.
+  std::shared_ptr<OpenScene> open(const Scene& scene);
+  void run_open(const OpenScene& scene, float* answers);  // (sites of level 0, classes)
+  // Step `index` alone. inputs[i] and outputs[i] have a row per site of their value's level.
+  void step_open(const OpenScene& scene, size_t index, const void* const* inputs, void* const* outputs);
+
+  // Medians over `repeats` runs.
+  SceneProfile profile_scene(const Scene& scene, int repeats);
+
+  // The most bytes that the last scene held at once, beside its points and answers.
+  size_t peak();
+  // Bytes of values for a scene with so many sites on each level.
+  size_t planned(const std::vector<size_t>& sites) const;
 
  private:
   struct Parts;
