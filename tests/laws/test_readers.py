@@ -97,6 +97,12 @@ def put(tmp_path_factory):
     return write
 
 
+def some(items, rng, count=500):
+    """Return so many of the items, in their order: all of them hold, and take a minute."""
+    items = list(items)
+    return [items[i] for i in np.sort(rng.permutation(len(items))[:count])]
+
+
 def agree(path):
     """Return what both readers say, which must be the same."""
     found = outcome(engine_reads, path)
@@ -104,7 +110,7 @@ def agree(path):
     return found
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(programs() | grid_programs())
 def test_both_readers_load_every_program(put, program):
     assert not isinstance(agree(put(encode(program))), str)
@@ -132,7 +138,7 @@ def test_every_damaged_byte_is_refused(program, put, rng):
 CHANGES = st.tuples(st.booleans(), st.integers(0, 2**20), st.sampled_from([0, 1, 2, 3, 64, 127, 255, -1, +256]))
 
 
-@settings(max_examples=500)
+@settings(max_examples=400)
 @given(st.sampled_from(range(len(FILES))), st.lists(CHANGES, min_size=1, max_size=3))
 def test_wrong_bytes_under_a_right_checksum(put, file, changes):
     """Both readers refuse, or both load and the engine runs."""
@@ -144,7 +150,7 @@ def test_wrong_bytes_under_a_right_checksum(put, file, changes):
     agree(put(sealed(raw.tobytes())))
 
 
-def altered_fields(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
+def altered_fields(data: bytes) -> Iterator[bytes]:
     """Yield the file with each number of each record changed to several others, one at a time."""
     header = np.frombuffer(data, HEADER, 1)[0]
     tables = [(16, HEADER, 1)]  # behind the checksum
@@ -154,15 +160,14 @@ def altered_fields(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
         end = start + dtype.itemsize * count if start > 16 else dtype.itemsize
         for at in range(start, end, 4):
             old = int.from_bytes(data[at : at + 4], "little")
-            others = rng.choice([0, 1, 2, 3, 4, 5, 16, 21, 1 << 24, 2**31], 2, replace=False)
-            for new in {old - 1, old + 1, 2**32 - 1, *map(int, others)} - {old}:
+            for new in {0, 1, 2, 3, 4, 5, 16, 17, 21, 1 << 24, 2**31, 2**32 - 1, old + 1, old - 1} - {old}:
                 if at not in META_COUNT:
                     yield sealed(data[:at] + (new % 2**32).to_bytes(4, "little") + data[at + 4 :])
 
 
 @pytest.mark.parametrize("program", SMALL, ids=["clouds", "grid"])
-def test_every_altered_field(program, put, rng):
-    found = [isinstance(agree(put(data)), str) for data in altered_fields(encode(program), rng)]
+def test_altered_fields(program, put, rng):
+    found = [isinstance(agree(put(data)), str) for data in some(altered_fields(encode(program)), rng)]
     assert len(found) * 0.9 < sum(found) < len(found)  # few fields may be another number, as the points of a cloud
 
 
@@ -179,7 +184,7 @@ def altered_numbers(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("program", SMALL, ids=["clouds", "grid"])
-def test_every_blob_with_other_numbers(program, put):
+def test_blobs_with_other_numbers(program, put):
     found = [isinstance(agree(put(data)), str) for data in altered_numbers(encode(program))]
     assert 0 < sum(found) < len(found)
 
@@ -243,7 +248,7 @@ def written_unchecked(program: Program) -> bytes:
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @pytest.mark.parametrize("alter", [altered_settings, altered_steps])
 @pytest.mark.parametrize("program", SMALL, ids=["clouds", "grid"])
-def test_every_broken_rule(program, alter, put):
+def test_broken_rules(program, alter, put, rng):
     """Rules of the program as such: the bytes are laid out well and say something impossible, or something else."""
-    found = [isinstance(agree(put(written_unchecked(other))), str) for other in alter(program)]
+    found = [isinstance(agree(put(written_unchecked(other))), str) for other in some(alter(program), rng)]
     assert len(found) / 2 < sum(found) < len(found)
