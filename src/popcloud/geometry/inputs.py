@@ -28,18 +28,26 @@ def height(xyz: Floats) -> Floats:
 COMPUTED: dict[str, Callable[[Floats], Floats]] = {"one": one, "height": height}
 
 
-def point_columns(cloud: PointCloud, names: Sequence[str]) -> Floats:
-    """Return the columns of these names, (N, F) float32: computed ones, and the cloud's features in their order.
+def own_features(cloud: PointCloud, names: Sequence[str]) -> Floats:
+    """Return the cloud's features that `names` ask for beside the computed ones, (N, own) float32 in their order.
 
     Raises CloudError if the cloud has not as many features as there are other names, or they are not finite. Features
     that no name asks for are left out if no name asks for any.
     """
     own = [name for name in names if name not in COMPUTED]
-    found = np.zeros((len(cloud), 0)) if cloud.features is None else cloud.features
-    if own and (found.shape != (len(cloud), len(own)) or not np.isfinite(found).all()):
+    found = np.zeros((len(cloud), 0)) if cloud.features is None or not own else np.asarray(cloud.features)
+    if found.shape != (len(cloud), len(own)) or not np.isfinite(found).all():
         raise CloudError(
             f"features: expected finite numbers of shape ({len(cloud)}, {len(own)}): {', '.join(own)}, found "
             f"{found.shape}; pass a PointCloud with these features"
         )
-    parts = [COMPUTED[n](cloud.xyz) if n in COMPUTED else found[:, own.index(n), None] for n in names]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    return np.ascontiguousarray(found, np.float32)
+
+
+def point_columns(cloud: PointCloud, names: Sequence[str]) -> Floats:
+    """Return the columns of these names, (N, F) float32: computed ones, and the cloud's features; errors as there."""
+    own, found = [name for name in names if name not in COMPUTED], own_features(cloud, names)
+    columns = np.empty((len(cloud), len(names)), np.float32)
+    for place, name in enumerate(names):
+        columns[:, place] = COMPUTED[name](cloud.xyz)[:, 0] if name in COMPUTED else found[:, own.index(name)]
+    return columns

@@ -41,7 +41,11 @@ class Site:
 
 def run(program: Program, cloud: PointCloud | ArrayLike) -> Floats:
     """Return the answer (N, classes): a point's is that of its site. Raises CloudError as `ready`."""
-    first, at = ready(program, cloud)
+    return of_sites(program, *ready(program, cloud))
+
+
+def of_sites(program: Program, first: Floats, at: Pyramid) -> Floats:
+    """Return the answer (N, classes) from what `ready` or `of_columns` gives."""
     answer: Floats = values(program, first, at)[program.steps[-1].output][at.point_to_site]
     return answer
 
@@ -60,11 +64,15 @@ def ready(program: Program, cloud: PointCloud | ArrayLike) -> tuple[Floats, Pyra
     Raises CloudError if the cloud is empty or not finite, does not fit the grid, or has other features.
     """
     xyz = check_xyz(cloud.xyz if isinstance(cloud, PointCloud) else cloud)
-    plan = plan_of(program.plan)
     features = cloud.features if isinstance(cloud, PointCloud) else None
-    read = point_columns(PointCloud(xyz, features), program.features)
+    return of_columns(program, xyz, point_columns(PointCloud(xyz, features), program.features))
+
+
+def of_columns(program: Program, xyz: Floats, columns: Floats) -> tuple[Floats, Pyramid]:
+    """Return the same from points (N, 3) and all that the network reads of each, (N, F)."""
+    plan = plan_of(program.plan)
     at = plan.build(xyz)
-    return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), read), at
+    return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), columns), at
 
 
 def plan_of(grid: Grid | None) -> GridPlan:

@@ -331,7 +331,8 @@ def _widest(tiling: Tiling, one: Tile, exact: int, most: int) -> int:
     """Return the widest halo of a tile up to the exact one, in steps of a cube, that holds few enough sites."""
     cubes, counts = _cubes(tiling.sites, tiling.cube)
     low, high = one.low // tiling.cube, one.high // tiling.cube - 1
-    for halo in (exact, *range(exact // tiling.cube * tiling.cube, tiling.halo, -tiling.cube)):
+    halos: list[int] = [exact, *range(exact // tiling.cube * tiling.cube, tiling.halo, -tiling.cube)]
+    for halo in halos:
         if _Cutter(cubes, counts, -(-halo // tiling.cube), most, None).load(low, high) <= most:
             return halo
     return tiling.halo
