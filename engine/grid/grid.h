@@ -22,7 +22,8 @@ struct Voxels {
   Array<int32_t> point_to_site;
 };
 
-// Throws Error(kCloud) for what voxels.voxelize refuses, in the same words. xyz is (points, 3).
+// Throws Error(kCloud) for what voxels.voxelize refuses, in the same words. xyz is (points, 3), most_sites at
+// most 2^25.
 Voxels voxelize(const float* xyz, size_t points, double edge, size_t most_sites, Pool& pool, Ledger* ledger);
 
 // Between a level and the next coarser one. Children of a site are side by side.
@@ -39,20 +40,23 @@ struct Neighbours {
   Array<uint32_t> begin;  // (sites + 1)
   Array<uint32_t> entries;
 
-  Gather rows(size_t first, size_t last) const { return {begin.data() + first, entries.data(), last - first}; }
+  Gather rows(size_t first, size_t last) const {
+    return {begin.data() + first, entries.data(), last - first};
+  }
 };
 
 using Offsets = std::bitset<kMostOffsets>;
 
 // kernel_map.py, submanifold: active sites among the size^3 around each site, size 3 or 5, numbered in
-// lexicographic order, x slowest; only those in `wanted`.
+// lexicographic order, x slowest; only those in `wanted`. Throws std::invalid_argument for sites that are not
+// unique and in Morton order, or spread over more than 2^20 along an axis.
 Neighbours neighbours(const Array<Site>& sites, int size, const Offsets& wanted, Pool& pool, Ledger* ledger);
 
-// The same neighbours as pairs sorted by offset, as KernelMap of kernel_map.py has them, for Python.
+// The entries of a Gather as pairs sorted by offset, as KernelMap of kernel_map.py has them, for Python.
 struct Pairwise {
   Array<int32_t> inputs, outputs;
-  std::vector<int64_t> ranges;  // (size^3, 2)
+  std::vector<int64_t> ranges;  // (offsets, 2)
 };
-Pairwise by_offset(const Neighbours& neighbours, size_t offsets, Pool& pool);
+Pairwise by_offset(const Gather& rows, size_t offsets, Pool& pool, Ledger* ledger = nullptr);
 
 }  // namespace popcloud
