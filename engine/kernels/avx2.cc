@@ -322,10 +322,10 @@ const KernelTable kAvx2{"avx2",
                         avx2::affine,
                         avx2::sparse_conv,
                         avx2::sparse_weight_grad,
-                        portable::sign_kernel_bytes,
-                        portable::prepare_sign_kernel,
-                        portable::sum_signs,
-                        portable::finish};
+                        avx2::sign_kernel_bytes,
+                        avx2::prepare_sign_kernel,
+                        avx2::sum_signs,
+                        avx2::finish};
 
 }  // namespace popcloud
 

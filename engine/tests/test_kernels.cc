@@ -3,6 +3,7 @@
 // Run without arguments for all supported tables, or with names: then each must be supported, and only they
 // are tested. Exit code 1 on a difference, 2 if a named table can't run here.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -58,12 +59,12 @@ std::vector<uint64_t> transpose(const std::vector<uint64_t>& rows, size_t channe
 struct Prepared {
   std::vector<uint8_t> memory;
   void* data = nullptr;
-  Prepared(const KernelTable& table, const std::vector<uint64_t>& bits, size_t words, size_t channels) {
-    const size_t bytes = table.prepared_bytes(words, channels);
-    if (bytes == 0) return;
-    memory.resize(bytes + 64);
-    data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-    table.prepare(bits.data(), words, channels, data);
+  explicit Prepared(size_t bytes) : memory(bytes + 64) {
+    if (bytes) data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  }
+  Prepared(const KernelTable& table, const std::vector<uint64_t>& bits, size_t words, size_t channels)
+      : Prepared(table.prepared_bytes(words, channels)) {
+    if (data) table.prepare(bits.data(), words, channels, data);
   }
 };
 
@@ -229,6 +230,124 @@ void test_sparse(const KernelTable& table, std::mt19937_64& rng, size_t pairs, s
   compare(table.name, "sparse_weight_grad", shape, dw, want_dw);
 }
 
+// Which channels see an offset: all; of four groups each the 27 offsets around its own shift; some, at
+// random.
+enum class Seen { kAll, kShifted, kSome };
+
+bool sees(std::mt19937_64& rng, Seen how, size_t offset, size_t channel, size_t channels) {
+  if (how == Seen::kAll) return true;
+  if (how == Seen::kSome) return offset % 3 && rng() % 2;  // some offsets nobody
+  const int group = int(4 * channel / channels),
+            place[] = {int(offset / 25), int(offset / 5 % 5), int(offset % 5)};
+  bool near = true;
+  for (int axis = 0; axis < 3; ++axis)
+    near = near && std::abs(place[axis] - 2 - (axis == group ? 1 : 0)) <= 1;
+  return near;
+}
+
+// A sign kernel and rows for it. Signs are as `bias` says, those of the weights or their opposites.
+struct SparseCase {
+  std::vector<uint64_t> x, bits, seen;
+  std::vector<uint32_t> begin{0}, entries, alone;
+  SignKernel w;
+  static constexpr size_t kInputRows = 50, kOutputRows = 23;
+
+  SparseCase(std::mt19937_64& rng, size_t offsets, size_t inputs, size_t channels, Seen how, unsigned bias)
+      : x(signs(rng, kInputRows, inputs, bias)), seen(offsets * words_of(channels)) {
+    const unsigned other = rng() % 2 ? bias : 8 - bias;
+    for (size_t o = 0; o < offsets; ++o) {
+      const auto part = transpose(signs(rng, channels, inputs, other), channels, words_of(inputs));
+      bits.insert(bits.end(), part.begin(), part.end());
+      for (size_t c = 0; c < channels; ++c)
+        seen[o * words_of(channels) + c / 64] |= uint64_t{sees(rng, how, o, c, channels)} << (c % 64);
+    }
+    for (size_t r = 0; r < kOutputRows; ++r) {
+      alone.push_back(entry(rng, rng() % offsets));
+      for (size_t o = 0; o < offsets; ++o)
+        if (rng() % 5 < r % 6) entries.push_back(entry(rng, o));  // none in the first row, all in the sixth
+      begin.push_back(uint32_t(entries.size()));
+    }
+    w = {offsets, inputs, channels, bits.data(), seen.data(), nullptr};
+  }
+  static uint32_t entry(std::mt19937_64& rng, size_t offset) {
+    return uint32_t(rng() % kInputRows) << kOffsetBits | uint32_t(offset);
+  }
+};
+
+// Sums lie further apart than their channels: what is in between keeps its value.
+void test_sums(const KernelTable& table, std::mt19937_64& rng, size_t offsets, size_t inputs, size_t channels,
+               Seen how, unsigned bias) {
+  const SparseCase c(rng, offsets, inputs, channels, how, bias);
+  const Prepared prepared(table.sign_kernel_bytes(c.w));
+  SignKernel w = c.w;
+  w.prepared = prepared.data;
+  if (prepared.data) table.prepare_sign_kernel(c.w, prepared.data);
+  const std::string shape = std::to_string(offsets) + " offsets, " + std::to_string(inputs) + " x " +
+                            std::to_string(channels) + ", seen " + std::to_string(int(how)) + ", signs " +
+                            std::to_string(bias);
+  const Gather gathers[] = {{c.begin.data(), c.entries.data(), c.kOutputRows},
+                            {nullptr, c.alone.data(), c.kOutputRows},
+                            {nullptr, nullptr, c.kOutputRows},
+                            {c.begin.data() + 5, c.entries.data(), 2}};
+  for (const Gather& rows : gathers) {
+    const size_t stride = channels + rng() % 3;
+    std::vector<float> got(c.kOutputRows * stride, 7), want = got;
+    table.sum_signs(c.x.data(), w, rows, got.data(), stride);
+    kPortable.sum_signs(c.x.data(), c.w, rows, want.data(), stride);
+    compare(table.name, "sum_signs", shape, got, want);
+  }
+}
+
+void test_finish(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t channels,
+                 Activation act) {
+  const std::vector<float> sums = floats(rng, rows * channels, true), scale = floats(rng, channels, true),
+                           bias = floats(rng, channels, false), prelu = floats(rng, 3 * channels, false),
+                           shortcut = floats(rng, (rows + 1) * channels, true),
+                           thresholds = floats(rng, 4 * channels, true);
+  std::vector<uint32_t> other;
+  for (size_t r = 0; r < rows; ++r) other.push_back(uint32_t(rng() % rows << kOffsetBits | rng() % 128));
+  for (size_t way = 0; way < 30; ++way) {  // 3 shortcuts x 2 x 5 numbers of sign outputs
+    const size_t signs = way / 6;
+    std::vector<float> out[2];
+    std::vector<uint64_t> bits[2][4];
+    for (int i = 0; i < 2; ++i) {
+      uint64_t* words[4];
+      out[i].assign(rows * channels, 7);
+      for (size_t b = 0; b < 4; ++b)
+        bits[i][b].assign(rows * words_of(channels), kCanary), words[b] = bits[i][b].data();
+      (i ? kPortable : table)
+          .finish(
+              sums.data(), rows,
+              {channels, scale.data(), bias.data(), act, act == Activation::kRprelu ? prelu.data() : nullptr,
+               way % 3 ? shortcut.data() : nullptr, way % 3 == 2 ? other.data() : nullptr,
+               way % 2 ? out[i].data() : nullptr, signs, signs ? thresholds.data() : nullptr, words});
+    }
+    for (size_t i = 0; i < out[0].size(); ++i)  // which bits a NaN has is nobody's promise
+      if (out[0][i] != out[0][i] && out[1][i] != out[1][i]) out[0][i] = out[1][i];
+    const std::string shape = std::to_string(rows) + " x " + std::to_string(channels) + ", activation " +
+                              std::to_string(int(act)) + ", way " + std::to_string(way);
+    compare(table.name, "finish", shape, out[0], out[1]);
+    for (size_t b = 0; b < 4; ++b) compare(table.name, "finish's signs", shape, bits[0][b], bits[1][b]);
+  }
+}
+
+void test_scenes(const KernelTable& table, std::mt19937_64& rng) {
+  for (const size_t inputs : {1, 3, 8, 10, 16, 24, 30, 32, 40, 48, 64, 80, 96, 112, 128, 192, 384, 504})
+    for (const size_t channels : {1, 3, 8, 16, 20, 32, 40, 48, 64, 65, 80, 96, 112, 128, 144}) {
+      test_sums(table, rng, inputs + channels > 192 ? 8 : 27, inputs, channels, Seen::kAll, 4);
+      test_sums(table, rng, rng() % 2 ? 1 : 8, inputs, channels, Seen::kSome, 4);
+    }
+  for (const size_t channels : {16, 20, 64, 80})
+    for (const size_t inputs : {16, 48, 66, 504, 506}) {
+      test_sums(table, rng, 125, inputs, channels, Seen::kShifted, 4);
+      for (const unsigned bias : {0u, 8u}) test_sums(table, rng, 125, inputs, channels, Seen::kAll, bias);
+    }
+  test_sums(table, rng, 8, 32, 600, Seen::kAll, 4);
+  for (const size_t rows : {0, 1, 5, 18})
+    for (const size_t channels : {1, 3, 8, 13, 16, 20, 32, 48, 64, 65, 80, 112, 128, 129})
+      for (int act = 0; act < 4; ++act) test_finish(table, rng, rows, channels, Activation(act));
+}
+
 void test_table(const KernelTable& table) {
   std::mt19937_64 rng(1);
   for (const size_t rows : kRows)
@@ -251,6 +370,7 @@ void test_table(const KernelTable& table) {
     for (const size_t channels : kWidths)
       for (const size_t pairs : {0, 1, 5, 12, 31}) test_sparse(table, rng, pairs, inputs, channels);
   test_sparse(table, rng, 1000, 300, 70);  // more than a tile and more than a block of inputs
+  test_scenes(table, rng);
 }
 
 }  // namespace
