@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,33 @@ def interleave(
     while time.perf_counter() < end or len(next(iter(spent.values()))) < least:
         for name, call in calls.items():
             spent[name].append(_seconds(call, turns[name]) / turns[name])
+    return _timings(spent)
+
+
+def alternate(clocks: Mapping[str, Callable[[], float]], turns: int) -> dict[str, Timing]:
+    """Time calls that tell their own seconds, in turn as `interleave` does; a first turn is not counted."""
+    spent: dict[str, list[float]] = {name: [] for name in clocks}
+    for turn in range(turns + 1):
+        for name, clock in clocks.items():
+            seconds = clock()
+            if turn:
+                spent[name].append(seconds)
+    return _timings(spent)
+
+
+def _timings(spent: Mapping[str, list[float]]) -> dict[str, Timing]:
     return {name: Timing(*(1e3 * float(v) for v in np.percentile(s, [50, 25, 75]))) for name, s in spent.items()}
+
+
+def apart(script: str, *arguments: str) -> Any:
+    """Return what a case's own script prints last as JSON: from a fresh process, with OpenMP on one thread.
+
+    OpenMP reads how many threads it has once, and a process that measured before has grown.
+    """
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _turn(call: Callable[[], object]) -> int:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cases import gemm, geometry, pointnet, sparse, startup, training
+from cases import gemm, geometry, pointnet, scale, sizes, sparse, sparse_conv, startup, training, unet
 from harness import ROOT, machine, text
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -20,6 +20,10 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "pointnet": pointnet.run,
     "training": training.run,
     "sparse": sparse.run,
+    "sparse-conv": sparse_conv.run,
+    "unet": unet.run,
+    "scale": scale.run,
+    "sizes": sizes.run,
     "geometry": geometry.run,
     "startup": startup.run,
 }

@@ -1,0 +1,124 @@
+"""What the cases of scene networks measure: their scenes, their networks, and spconv's reading of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from popcloud.geometry.voxels import voxelize
+from popcloud.learn.export import observe
+from popcloud.learn.maps import TensorPyramid
+from popcloud.packed.bits import unpack
+from popcloud.packed.file import data_offset, encode
+from popcloud.packed.program import Kind
+from popcloud.runtime import sites
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+EDGE = 0.1  # of the sites of small rooms: some thousands
+
+COMPARE = """\
+import json
+import torch
+from cases.scene_networks import network
+from cases.sparse import room
+from cases.spconv_network import SpconvNetwork
+from popcloud.geometry.plan import GridPlan
+from popcloud.learn.maps import TensorPyramid
+
+net = network("unet_s", "real", {edge})
+at = GridPlan({edge}, net.model.levels, 3).build(room({edge}))
+rows = at.levels[0].sites
+x = torch.rand(len(rows), net.model.features)
+peer = SpconvNetwork(net.exported.program)
+with torch.inference_mode():
+    wanted = net.model(x, TensorPyramid.of(at))
+    first = peer(peer.start(rows, x))
+    again = peer(peer.start(rows, x, peer.kept_pairs(first)))
+off = [float((found.features - wanted).abs().max() / wanted.abs().max()) for found in (first, again)]
+print(json.dumps(off))
+"""
+
+
+@pytest.fixture(scope="module")
+def cases(one_thread):
+    """The modules of benchmarks/, by name."""
+    names = ("scale", "scene_networks", "sizes", "sparse", "sparse_conv", "unet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        found = {name: importlib.import_module(f"cases.{name}") for name in names}
+        yield SimpleNamespace(harness=importlib.import_module("harness"), **found)
+
+
+def test_spconv_reads_the_network_that_pytorch_has(cases, tmp_path):
+    if importlib.util.find_spec("spconv") is None:
+        pytest.skip("spconv is not installed: benchmarks/requirements-peers.txt")
+    script = tmp_path / "compare.py"  # a process of its own: with more than one thread spconv's sums are wrong
+    script.write_text(COMPARE.format(edge=EDGE), encoding="utf-8")
+    assert max(cases.harness.apart(str(script))) < 2e-5
+
+
+@pytest.mark.parametrize("variant", ["baseline", "net"])
+def test_networks_have_signs_of_both_kinds(cases, variant):
+    net = cases.scene_networks.network("fcn_s", variant, EDGE)
+    program, xyz = net.exported.program, cases.sparse.room(EDGE)
+    x, at = sites.ready(program, cases.scene_networks.coloured(xyz, 3))
+    taps = observe(net.exported, x, TensorPyramid.of(at))
+    minus = [(unpack(taps[i], v.channels) < 0).mean() for i, v in enumerate(program.values) if v.kind is Kind.BITS]
+    assert len(minus) == 17  # nine levels and the way between them
+    assert 0.02 < min(minus) < max(minus) < 0.98
+    answers = taps[program.steps[-1].output]
+    assert len(np.unique(answers.argmax(axis=1))) > 3
+
+
+def test_searched_shifts_are_measured(cases):
+    program = cases.scene_networks.network("unet_s", "net", EDGE).exported.program
+    assert program.plan.size == 5
+    assert sum("shifts" in step.blobs for step in program.steps) == 13
+
+
+def test_one_point_a_site_leaves_all_sites(cases):
+    cloud = cases.scene_networks.coloured(cases.sparse.room(EDGE), 3)
+    voxels = voxelize(cloud.xyz, EDGE)
+    thin = cases.scene_networks.one_per_site(cloud, voxels.point_to_site)
+    again = voxelize(thin.xyz, EDGE)
+    assert np.array_equal(again.sites, voxels.sites)
+    assert len(thin) == len(voxels.sites) == len(thin.features)
+
+
+def test_landscapes_grow_at_one_density(cases):
+    few, many = (cases.scale.landscape(count) for count in (20_000, 200_000))
+    sites_of = {len(xyz): len(voxelize(xyz, cases.scale.EDGE).sites) for xyz in (few, many)}
+    assert few.dtype == np.float32
+    assert sites_of[200_000] / sites_of[20_000] == pytest.approx(10, rel=0.15)
+    assert np.ptp(many[:, 0]) / np.ptp(few[:, 0]) == pytest.approx(10**0.5, rel=0.2)
+
+
+def test_exponent_is_that_of_a_power(cases):
+    rows = [{"sites": n, "median_ms": 3 * n**1.25} for n in (100, 1_000, 50_000)]
+    assert cases.scale.exponent(rows) == pytest.approx(1.25)
+
+
+def test_bytes_of_a_file_are_accounted_for(cases):
+    program = cases.scene_networks.network("unet_s", "net", EDGE).exported.program
+    spent = cases.sizes.spent(program)
+    assert spent["file_bytes"] == len(encode(program))
+    rest = spent["file_bytes"] - data_offset(program) - sum(spent["blobs"].values())
+    assert 0 <= rest < 64 * sum(len(step.blobs) for step in program.steps)
+
+
+def test_clocks_take_turns_and_the_first_is_not_counted(cases):
+    order = []
+
+    def clock(name, seconds):
+        order.append(name)
+        return seconds[order.count(name) - 1]
+
+    calls = {"a": lambda: clock("a", [9, 1, 2, 3]), "b": lambda: clock("b", [9, 4, 4, 4])}
+    found = cases.harness.alternate(calls, 3)
+    assert order == ["a", "b"] * 4
+    assert found["a"].median == pytest.approx(2000)
+    assert found["b"].third == pytest.approx(4000)
