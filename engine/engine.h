@@ -31,7 +31,7 @@ class Error : public std::runtime_error {
   Fault fault_;
 };
 
-enum class Kind : int32_t { kFloat = 0, kBits = 1 };   // what the elements of a value are
+enum class Kind : int32_t { kFloat = 0, kBits = 1 };  // what the elements of a value are
 // One row per point of the cloud, one row, or one per active site of the value's level.
 enum class Rows : int32_t { kPoint = 0, kCloud = 1, kSites = 2 };
 
@@ -74,9 +74,9 @@ struct Cloud {
   size_t points;
 };
 
-// One scene for a network on a voxel grid: xyz is (points, 3) in metres, features (points, columns), row after
-// row: the columns of Engine::features() that are not computed from the points, in that order; all of them if
-// they are `ready`.
+// One scene for a network on a voxel grid: xyz is (points, 3) in metres, features (points, columns), row
+// after row: the columns of Engine::features() that are not computed from the points, in that order; all of
+// them if they are `ready`.
 struct Scene {
   const float* xyz;
   size_t points;
@@ -135,7 +135,8 @@ class Engine {
   const std::vector<std::string>& features() const;
 
   // answers is (points, classes): a point's are those of its site. Throws Error if the scene is empty, not
-  // finite, does not fit the grid or lacks features, and std::bad_alloc whose what() says how much was asked for.
+  // finite, does not fit the grid or lacks features, and std::bad_alloc whose what() says how much was asked
+  // for.
   void answer(const Scene& scene, float* answers);
   // labels is (points): the class with the largest answer, the first of equal ones.
   void label(const Scene& scene, int64_t* labels);

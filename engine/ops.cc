@@ -118,7 +118,8 @@ void binary_mean_bits(const Layer& layer, const KernelTable& table, const uint64
 void* Buffer::take_bytes(size_t bytes) {
   if (bytes > bytes_) {
     release();
-    data_ = ::operator new(bytes, std::align_val_t{64});
+    data_ = ::operator new(bytes, std::align_val_t{64}, std::nothrow);
+    if (!data_) throw OutOfMemory(bytes);
     bytes_ = bytes;
   }
   return data_;

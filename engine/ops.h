@@ -2,6 +2,7 @@
 #pragma once
 #include <new>
 
+#include "memory.h"
 #include "program.h"
 
 namespace popcloud {
@@ -18,7 +19,7 @@ class Buffer {
 
   template <class T>
   T* take(size_t count) {
-    if (count > SIZE_MAX / 2 / sizeof(T)) throw std::bad_alloc();
+    if (count > SIZE_MAX / 2 / sizeof(T)) throw OutOfMemory(SIZE_MAX / 2);
     return static_cast<T*>(take_bytes(count * sizeof(T)));
   }
   void* data() const { return data_; }

@@ -2,20 +2,12 @@
 #include <algorithm>
 #include <mutex>
 
-#include "engine.h"
-#include "walk.h"
+#include "parts.h"
 
 namespace popcloud {
 namespace {
 
 constexpr size_t kMostPoints = size_t{1} << 24;  // up to there float32 counts rows exactly
-
-int choose_threads(int threads) {
-  if (threads < 0 || threads > 1024)
-    throw Error(Fault::kEngine, "threads must be 1 to 1024, or 0 for the physical cores, found " +
-                                    std::to_string(threads) + "; leave it out to use all cores");
-  return threads ? threads : physical_cores();
-}
 
 void check_cloud(const Cloud& cloud) {
   if (cloud.points < 1 || cloud.points > kMostPoints)
@@ -24,6 +16,13 @@ void check_cloud(const Cloud& cloud) {
 }
 
 }  // namespace
+
+int choose_threads(int threads) {
+  if (threads < 0 || threads > 1024)
+    throw Error(Fault::kEngine, "threads must be 1 to 1024, or 0 for the physical cores, found " +
+                                    std::to_string(threads) + "; leave it out to use all cores");
+  return threads ? threads : physical_cores();
+}
 
 const KernelTable& choose_kernels(const std::string& name) {
   if (name.empty()) return best_kernels();
@@ -36,53 +35,6 @@ const KernelTable& choose_kernels(const std::string& name) {
                                       : "unknown kernels '" + name + "'") +
                                   "; valid here: " + valid);
 }
-
-struct Engine::Parts {
-  Parts(const std::string& path, const Options& options)
-      : table(choose_kernels(options.kernels)),
-        kernels(table.name),
-        file(path),
-        program(read_program(file, path)),
-        plan(program.grid ? Plan{} : make_plan(program, options)),
-        early_exit(options.early_exit),
-        pool(choose_threads(options.threads)),
-        spaces(pool.size()) {
-    for (const Step& step : program.steps) steps.push_back({step.inputs, step.outputs});
-    if (program.grid) return;
-    layers.reserve(program.steps.size());
-    for (const Step& step : program.steps) layers.emplace_back(program, step, table);
-  }
-
-  // Throws Error where a scene is needed instead of clouds.
-  void check_takes_clouds() const {
-    if (program.grid)
-      throw Error(Fault::kEngine,
-                  "a network on a voxel grid runs on scenes, not on clouds; choose kernels 'reference'");
-  }
-
-  Network network() const { return {program, plan, layers, table, early_exit}; }
-
-  // Thread i takes clouds i, i + size, ...; its spaces are its own.
-  void run_many(const Cloud* clouds, size_t count, float* answers) {
-    Network net = network();
-    pool.run([&](size_t thread) {
-      for (size_t i = thread; i < count; i += pool.size())
-        walk(net, clouds[i], &spaces[thread], nullptr, nullptr, answers + i * program.classes.size());
-    });
-  }
-
-  const KernelTable& table;
-  std::string kernels;
-  Mapping file;
-  Program program;
-  Plan plan;
-  bool early_exit;
-  std::vector<Layer> layers;
-  std::vector<Wiring> steps;
-  Pool pool;
-  std::vector<Workspace> spaces;  // one per thread
-  std::mutex turn;                // one run at a time
-};
 
 Engine::Engine(const std::string& path, const Options& options) : parts_(new Parts(path, options)) {}
 Engine::~Engine() = default;

@@ -56,7 +56,8 @@ struct Step {
   Activation activation;
   std::vector<size_t> inputs;   // one to four
   std::vector<size_t> outputs;  // one, of convolutions up to four
-  std::vector<Blob> blobs;      // in the order of the op's row in docs/format.md; data is null where one is left out
+  std::vector<Blob>
+      blobs;  // in the order of the op's row in docs/format.md; data is null where one is left out
 
   size_t output() const { return outputs[0]; }
 };

@@ -13,6 +13,7 @@
 
 #include "ops.h"
 #include "program.h"
+#include "python_arrays.h"
 #include "python_grid.h"
 #include "python_scene.h"
 #include "python_sparse.h"
@@ -23,33 +24,6 @@ using namespace nb::literals;
 
 namespace popcloud {
 namespace {
-
-template <class T, int Dimensions>
-using In = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
-template <class T>
-using Out = nb::ndarray<nb::numpy, T>;
-using Any = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
-
-// An array that Python will own.
-template <class T>
-struct Fresh {
-  explicit Fresh(std::vector<size_t> size) : shape(std::move(size)) {
-    size_t count = 1;
-    for (size_t s : shape) count *= s;
-    data.reset(new T[count]);
-  }
-  T* get() { return data.get(); }
-  Out<T> give() {
-    nb::capsule owner(data.get(), [](void* p) noexcept { delete[] static_cast<T*>(p); });
-    return Out<T>(data.release(), shape.size(), shape.data(), owner);
-  }
-  std::vector<size_t> shape;
-  std::unique_ptr<T[]> data;
-};
-
-void require(bool holds, const std::string& what) {
-  if (!holds) throw Error(Fault::kEngine, what);
-}
 
 std::string file_name(nb::handle path) {
   PyObject* bytes = nullptr;
@@ -190,32 +164,11 @@ Out<float> run(Engine& engine, const std::vector<In<float, 2>>& arrays) {
   return out.give();
 }
 
-// Rows and columns of a value as an array.
-std::vector<size_t> shape_of(const Value& value, size_t points) {
-  return {value.rows == Rows::kPoint ? points : 1,
-          value.kind == Kind::kFloat ? value.channels : words_of(value.channels)};
-}
-
-const void* check_input(const Value& value, const Any& array, size_t points) {
-  bool bits = value.kind == Kind::kBits;
-  std::vector<size_t> want = shape_of(value, points);
-  bool fits = array.ndim() == 2 && array.shape(0) == want[0] && array.shape(1) == want[1] &&
-              array.dtype() == (bits ? nb::dtype<uint64_t>() : nb::dtype<float>());
-  require(fits, "value '" + value.name + "' must be a " + (bits ? "uint64" : "float32") + " array of (" +
-                    std::to_string(want[0]) + ", " + std::to_string(want[1]) + ")");
-  return array.data();
-}
-
 nb::object step(Engine& engine, size_t index, const std::vector<Any>& inputs, size_t rows) {
-  require(index < engine.steps().size(), "step " + std::to_string(index) + " does not exist; the model has " +
-                                             std::to_string(engine.steps().size()));
-  const Wiring& wiring = engine.steps()[index];
-  require(inputs.size() == wiring.inputs.size(), "step " + std::to_string(index) + " reads " +
-                                                     std::to_string(wiring.inputs.size()) +
-                                                     " values, found " + std::to_string(inputs.size()));
+  const Wiring& wiring = checked_step(engine, index, inputs.size());
   std::vector<const void*> data;
   for (size_t i = 0; i < inputs.size(); ++i)
-    data.push_back(check_input(engine.values()[wiring.inputs[i]], inputs[i], rows));
+    data.push_back(checked(engine.values()[wiring.inputs[i]], rows, inputs[i]));
   const Value& value = engine.values()[wiring.outputs[0]];
   auto answer = [&](auto out) {
     {
@@ -246,16 +199,20 @@ std::vector<double> profile(Engine& engine, const In<float, 2>& array, int repea
   return engine.profile(cloud, repeats);
 }
 
-std::vector<std::tuple<std::string, int, int, size_t>> values(const Engine& engine) {
-  std::vector<std::tuple<std::string, int, int, size_t>> list;
+using ValueTuple = std::tuple<std::string, int, int, size_t, size_t>;
+
+std::vector<ValueTuple> values(const Engine& engine) {
+  std::vector<ValueTuple> list;
   for (const Value& v : engine.values())
-    list.emplace_back(v.name, static_cast<int>(v.kind), static_cast<int>(v.rows), v.channels);
+    list.emplace_back(v.name, static_cast<int>(v.kind), static_cast<int>(v.rows), v.channels, v.level);
   return list;
 }
 
-std::vector<std::pair<std::vector<size_t>, size_t>> steps(const Engine& engine) {
-  std::vector<std::pair<std::vector<size_t>, size_t>> list;
-  for (const Wiring& w : engine.steps()) list.emplace_back(w.inputs, w.outputs[0]);
+using StepTuple = std::pair<std::vector<size_t>, std::vector<size_t>>;
+
+std::vector<StepTuple> steps(const Engine& engine) {
+  std::vector<StepTuple> list;
+  for (const Wiring& w : engine.steps()) list.emplace_back(w.inputs, w.outputs);
   return list;
 }
 
@@ -314,7 +271,6 @@ NB_MODULE(_engine, m) {
       "w_bits (W, C).");
 
   bind_grid(m);
-  bind_scene(m);
   bind_sparse(m);
 
   nb::class_<Matrix>(m, "Matrix", "Binary weights (W, C), prepared once for one kernel table.")
@@ -327,7 +283,8 @@ NB_MODULE(_engine, m) {
       .def("threshold", &Matrix::threshold, "x_bits"_a.noconvert(), "limit"_a.noconvert(), "As the function.")
       .def("pooled_minimum", &Matrix::minimum, "x_bits"_a.noconvert(), "threads"_a = 1, "As the function.");
 
-  nb::class_<Engine>(m, "Engine", "A loaded model; see engine.h.")
+  nb::class_<Engine> engine(m, "Engine", "A loaded model; see engine.h.");
+  engine
       .def("__init__", load, "path"_a, "kernels"_a = nb::none(), "threads"_a = 0, "fuse"_a = true,
            "unique_rows"_a = true, "early_exit"_a = true)
       .def_prop_ro("points", &Engine::points, "How many points a cloud is resampled to; 0: not.")
@@ -335,8 +292,8 @@ NB_MODULE(_engine, m) {
       .def_prop_ro("classes", &Engine::classes, "The class names.")
       .def_prop_ro("kernels", &Engine::kernels, "The kernel table in use.")
       .def_prop_ro("threads", &Engine::threads, "How many threads work.")
-      .def_prop_ro("values", values, "(name, kind, rows, channels) of each value.")
-      .def_prop_ro("steps", steps, "(inputs, output) of each step, indices into values.")
+      .def_prop_ro("values", values, "(name, kind, rows, channels, level) of each value.")
+      .def_prop_ro("steps", steps, "(inputs, outputs) of each step, indices into values.")
       .def("run", run, "clouds"_a.noconvert(),
            "Answers (B, classes) to prepared clouds, each float32 (n, 3).")
       .def("step", step, "index"_a, "inputs"_a.noconvert(), "rows"_a, "The output of one step alone.")
@@ -345,4 +302,5 @@ NB_MODULE(_engine, m) {
            "block of "
            "rows by block of rows; the search for equal rows counts for the step that made them.")
       .def("memory", &Engine::memory, "Bytes held for values and scratch by now.");
+  bind_scene(m, engine);
 }

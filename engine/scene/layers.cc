@@ -32,14 +32,14 @@ std::vector<Shifted> groups_of(const Step& step, size_t channels) {
 size_t number_of(size_t i, const int8_t* shift, int size) {
   const int half = size / 2, at[3] = {int(i / 9) - 1, int(i / 3 % 3) - 1, int(i % 3) - 1};
   size_t number = 0;
-  for (int axis = 0; axis < 3; ++axis)
-    number = number * size_t(size) + size_t(at[axis] + shift[axis] + half);
+  for (int axis = 0; axis < 3; ++axis) number = number * size_t(size) + size_t(at[axis] + shift[axis] + half);
   return number;
 }
 
 bool shifts_anything(const Step& step) {
   const Blob& shifts = step.blobs[kShifts];
-  return shifts.data && std::any_of(shifts.bytes(), shifts.bytes() + shifts.count(), [](int8_t s) { return s; });
+  return shifts.data &&
+         std::any_of(shifts.bytes(), shifts.bytes() + shifts.count(), [](int8_t s) { return s; });
 }
 
 // Where weights of a part go: weights i of the file lie in slot `to` for the channels of `group`.

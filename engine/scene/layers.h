@@ -17,12 +17,13 @@ enum class Way { kSame, kDown, kUp };
 // Output channels of a convolution that are summed in one go, over the same offsets of a list.
 struct Part {
   size_t first, channels;
-  size_t offsets;                               // that its weights have
-  std::array<uint8_t, kOffsetMask + 1> slot{};  // of an offset's number in the list: which weights, or kUnseen
-  bool direct = true;                           // slot[i] = i for all offsets of the list
-  SignKernel signs{};                           // binary: the weights
-  const float* weights = nullptr;               // float: [offsets][inputs][channels]
-  Array<uint64_t> bits, seen;                   // what the above points to
+  size_t offsets;  // that its weights have
+  std::array<uint8_t, kOffsetMask + 1>
+      slot{};                      // of an offset's number in the list: which weights, or kUnseen
+  bool direct = true;              // slot[i] = i for all offsets of the list
+  SignKernel signs{};              // binary: the weights
+  const float* weights = nullptr;  // float: [offsets][inputs][channels]
+  Array<uint64_t> bits, seen;      // what the above points to
   Array<uint8_t> prepared;
   Array<float> floats;
 };
@@ -31,12 +32,12 @@ struct Part {
 struct SceneLayer {
   Op op;
   Way way = Way::kSame;
-  bool binary = false;            // of convolutions: the input is signs
-  size_t inputs, channels;        // of the first input, of the output
-  std::unique_ptr<Layer> row;     // of steps that go row by row
-  std::vector<Part> parts;        // of convolutions, and of BINARY_LINEAR without a scale per row
-  std::vector<Finish> finishes;   // of convolutions, one per float output, but at least one
-  size_t floats = 0, signs = 0;   // outputs of each kind
+  bool binary = false;           // of convolutions: the input is signs
+  size_t inputs, channels;       // of the first input, of the output
+  std::unique_ptr<Layer> row;    // of steps that go row by row
+  std::vector<Part> parts;       // of convolutions, and of BINARY_LINEAR without a scale per row
+  std::vector<Finish> finishes;  // of convolutions, one per float output, but at least one
+  size_t floats = 0, signs = 0;  // outputs of each kind
 };
 
 // The offsets that some layer sees, by level, and the size of the cube they are numbered in.

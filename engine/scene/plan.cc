@@ -111,7 +111,8 @@ class Planner {
       widest = std::max(widest, layers_[s].channels);
       if (group.steps.size() == 1) continue;
       for (size_t v : step(s).outputs)
-        if (plan_.read[v] == plan_.written[v] && !readers_[v].empty() && v != program_.steps.back().output()) {
+        if (plan_.read[v] == plan_.written[v] && !readers_[v].empty() &&
+            v != program_.steps.back().output()) {
           plan_.scratch[v] = group.row_bytes;
           group.row_bytes += value(v).row_bytes();
         }

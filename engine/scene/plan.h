@@ -21,8 +21,8 @@ struct SceneGroup {
 };
 
 struct ScenePlan {
-  std::vector<SceneGroup> groups;  // in the order in which they run
-  std::vector<size_t> scratch;     // by value: bytes per row of those before it in the tile, or kStored
+  std::vector<SceneGroup> groups;     // in the order in which they run
+  std::vector<size_t> scratch;        // by value: bytes per row of those before it in the tile, or kStored
   std::vector<size_t> written, read;  // by value: the groups that write it and that read it last
 };
 

@@ -152,8 +152,8 @@ class Tile {
       float* out = here<float>(now.output());
       run_.table.sum_signs(here<uint64_t>(now.inputs[0]), layer.parts[0].signs, {nullptr, nullptr, count_},
                            out, layer.channels);
-      run_.table.affine(out, count_, layer.channels, layer.row->scale, layer.row->bias,
-                        layer.row->activation, out);
+      run_.table.affine(out, count_, layer.channels, layer.row->scale, layer.row->bias, layer.row->activation,
+                        out);
       return;
     }
     const void* second = now.inputs.size() > 1 ? here(now.inputs[1]) : nullptr;
@@ -189,7 +189,8 @@ class Tile {
     finish(now, layer, sums);
   }
 
-  void sum_floats(const float* x, const SceneLayer& layer, const Part& part, const Gather& rows, float* sums) {
+  void sum_floats(const float* x, const SceneLayer& layer, const Part& part, const Gather& rows,
+                  float* sums) {
     const ByOffset pairs(rows, part, space_);
     for (size_t o = 0; o < part.offsets; ++o)
       run_.table.sparse_conv({x, layer.inputs, layer.inputs}, part.weights + o * layer.inputs * part.channels,
@@ -217,10 +218,11 @@ class Tile {
     const Step& now = step(s);
     const bool family = is_family(s);
     const size_t channels = value(now.output()).channels;
-    const size_t first = family ? rows_.first_parent : rows_.first, last = family ? rows_.last_parent : rows_.last;
+    const size_t first = family ? rows_.first_parent : rows_.first,
+                 last = family ? rows_.last_parent : rows_.last;
     const Array<uint32_t>& children = run_.at.links[value(now.inputs[0]).level].first_child;
-    const float* x = family ? here<float>(now.inputs[0])
-                            : all<float>(now.inputs[0]) + size_t{children[first]} * channels;
+    const float* x =
+        family ? here<float>(now.inputs[0]) : all<float>(now.inputs[0]) + size_t{children[first]} * channels;
     float* out = here<float>(now.output());
     for (size_t r = first; r < last; ++r, out += channels) {
       const uint32_t count = children[r + 1] - children[r];
