@@ -75,12 +75,25 @@ def test_table_has_a_line_per_row_and_the_operations():
     assert lines[-1].endswith(f"{operations(rows[-1]):,.0f}")
 
 
-def test_network_on_a_grid_counts_parameters_and_leaves_operations_open():
-    program = every_grid_op(2)
-    rows = summarize(program, 1024, len(encode(program)))
-    conv = next(i for i, step in enumerate(program.steps) if step.op is Op.BINARY_SPARSE_CONV)
-    assert (rows[conv].op, rows[conv].binary) == ("BINARY_SPARSE_CONV", 27 * 16 * 16)
-    assert rows[conv].floats == (1 + 1 + 3 + 2) * 16 + 4 * 3  # scale, bias, RPReLU, two thresholds, four shifts
+def test_network_on_a_grid_counts_the_operations_of_a_scene_of_surfaces():
+    program, sites = every_grid_op(2), 1000
+    rows = summarize(program, sites, len(encode(program)))
+    found = {}
+    for row, step in zip(rows, program.steps, strict=False):
+        levels = tuple(program.values[i].level for i in (step.inputs[0], step.output))
+        found.setdefault((step.op, *levels), row)
+    same = found[Op.BINARY_SPARSE_CONV, 0, 0]
+    assert same.binary == 27 * 16 * 16
+    assert same.floats == (1 + 1 + 3 + 2) * 16 + 4 * 3  # scale, bias, RPReLU, two thresholds, four shifts
+    assert (same.binary_macs, same.float_macs) == (12 * sites * 16 * 16, sites * 16)
+    assert found[Op.BINARY_SPARSE_CONV, 0, 1].binary_macs == sites * 16 * 70  # each child has a parent
+    assert found[Op.BINARY_SPARSE_CONV, 0, 1].float_macs == sites // 4 * 70
+    assert found[Op.BINARY_SPARSE_CONV, 1, 0].binary_macs == sites * 70 * 16
+    assert found[Op.BINARY_SPARSE_CONV, 1, 1].binary_macs == 12 * sites // 4 * 70 * 70
+    assert found[Op.SPARSE_CONV, 0, 0].float_macs == 12 * sites * 3 * 16 + sites * 16
+    assert found[Op.LINEAR, 1, 1].float_macs == sites // 4 * 16 * 70
+    assert found[Op.SITE_MEAN, 0, 1].float_macs == 0
     assert rows[-1].bytes == len(encode(program))
-    assert operations(rows[-1]) == 0
-    assert "depend on how many neighbours" in table(rows)
+    assert f"OPs per scene of 1,000 sites on surfaces = float MAC + binary MAC / 64 = {operations(rows[-1]):,.0f}" in (
+        table(rows, sites)
+    )

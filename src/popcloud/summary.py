@@ -9,11 +9,13 @@ from popcloud.errors import FileError
 from popcloud.packed.file import data_offset
 from popcloud.packed.grid import offsets_of
 from popcloud.packed.layout import up
-from popcloud.packed.program import CONVOLUTIONS, Op, Program, Rows, Step
+from popcloud.packed.program import CONVOLUTIONS, Op, Program, Rows, Step, Value
 from popcloud.packed.validate import BINARY
 
 FILE_ROW = "header, tables, names"
 TOTAL_ROW = "total"
+ACTIVE = 12  # neighbours of 27 that a site of a surface has: 7 to 16 in scans of rooms and towns, fewest at fine voxels
+SHRINK_BITS = 2  # each level has 2^2 times fewer sites of a surface
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Row:
     op           the Op's name; empty for what is no step
     binary       1-bit parameters: weights, without the padding of their words
     floats       32-bit parameters: float weights, scales, biases, thresholds, limits
-    binary_macs  multiply-adds of signs for one cloud; of a network on a grid 0, as they depend on the scene
-    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling has none; as above
+    binary_macs  multiply-adds of signs for one cloud; of a network on a grid for one scene of surfaces
+    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling and sums have none
     bytes        in the file, the padding of arrays to 64 bytes included
     """
 
@@ -41,7 +43,9 @@ class Row:
 def summarize(program: Program, points: int, file_bytes: int | None = None) -> list[Row]:
     """Return a row per step, a row for the rest of the file, and the total.
 
-    points      of a cloud, for the multiply-adds; a program that resamples has its own number instead
+    points      of a cloud, for the multiply-adds; a program that resamples has its own number instead. Of a network
+                on a grid: sites of level 0 of a scene, of which each site has ACTIVE neighbours, itself included, and
+                each level a quarter of those of the one below
     file_bytes  the size of the program's file, if there is one
     The bytes add up to the file's size. Raises FileError if `file_bytes` is another size.
     """
@@ -58,40 +62,59 @@ def operations(row: Row) -> float:
     return row.float_macs + row.binary_macs / 64
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows of `summarize` as text: aligned columns, OPs below the total."""
+def table(rows: Sequence[Row], sites: int | None = None) -> str:
+    """Return the rows of `summarize` as text: aligned columns, OPs below the total.
+
+    sites  of level 0, of a network on a grid
+    """
     heads = ("step", "op", "1-bit", "32-bit", "binary MAC", "float MAC", "bytes")
     cells = [(row.name, row.op, *(f"{getattr(row, f.name):,}" for f in fields(Row)[2:])) for row in rows]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(heads))]
     lines = [_line(line, widths) for line in [heads, *cells]]
     rule = "-" * len(lines[0])
-    share = f"OPs per cloud = float MAC + binary MAC / 64 = {operations(rows[-1]):,.0f}"
-    if not operations(rows[-1]):
-        share = "OPs depend on how many neighbours the sites of a scene have"
+    what = "cloud" if sites is None else f"scene of {sites:,} sites on surfaces"
+    share = f"OPs per {what} = float MAC + binary MAC / 64 = {operations(rows[-1]):,.0f}"
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], share])
 
 
 def _row(program: Program, step: Step, points: int) -> Row:
     blobs = step.blobs
     x, y = program.values[step.inputs[0]], program.values[step.output]
-    counts = {Rows.POINT: points, Rows.CLOUD: 1, Rows.SITES: 0}
-    rows_in, rows_out = counts[x.rows], counts[y.rows]
+    rows_out = _rows(y, points)
     terms = x.channels * (offsets_of(x, y) if step.op in CONVOLUTIONS else 1)
-    product = rows_in * terms * y.channels
+    pairs = _pairs(x, y, points) if step.op in CONVOLUTIONS else _rows(x, points)
+    product = pairs * x.channels * y.channels
     binary = step.op in BINARY or step.op is Op.BINARY_SPARSE_CONV
+    multiplied = step.op in (Op.LINEAR, Op.TRANSFORM, Op.SPARSE_CONV)
     return Row(
         name=y.name,
         op=step.op.name,
         binary=terms * y.channels if binary else 0,
         floats=sum(blob.size for name, blob in blobs.items() if not (binary and name == "weight")),
         binary_macs=product if binary else 0,
-        float_macs=(product if step.op in (Op.LINEAR, Op.TRANSFORM) else 0) + _scales(step) * rows_out * y.channels,
+        float_macs=(product if multiplied else 0) + _scales(step) * rows_out * y.channels,
         bytes=sum(up(blob.nbytes) for blob in blobs.values()),
     )
 
 
+def _rows(value: Value, points: int) -> int:
+    """Return how many rows a value has; of sites, on a scene of surfaces."""
+    if value.rows is Rows.CLOUD:
+        return 1
+    shrunk = 1 << SHRINK_BITS * value.level if value.rows is Rows.SITES else 1
+    return -(-points // shrunk)
+
+
+def _pairs(x: Value, y: Value, points: int) -> int:
+    """Return how many pairs of rows a convolution has: ACTIVE a site, or one per site of the finer level."""
+    rows = max(_rows(x, points), _rows(y, points))
+    return rows * ACTIVE if x.level == y.level else rows
+
+
 def _scales(step: Step) -> int:
     """Return how many multiplications each element of the output takes on top of the products."""
+    if step.op in CONVOLUTIONS:
+        return len(step.blobs["scale"])
     scaled = "scale" in step.blobs or step.op is Op.RPRELU
     return int(scaled) + int(step.op is Op.BINARY_LINEAR and len(step.inputs) == 2)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 
 import numpy as np
 import pytest
 
 from commands import complaint
-from grid_programs import random_grid_program, surface
+from grid_programs import every_grid_op, surface
 from popcloud import Session
+from popcloud.cli.progress import TileProgress
 from popcloud.cloud import PointCloud, SceneSet
 from popcloud.data import LABELLED_SPLITS, SCENES
 from popcloud.packed.file import write
@@ -22,7 +24,7 @@ NAMES = ("red", "green", "blue")
 @pytest.fixture
 def grid(tmp_path):
     """A model that reads colours."""
-    plain = random_grid_program(4)
+    plain = every_grid_op(4)
     meta = {"recipe": json.dumps({"dataset": "sheets", "data_seed": 5})}
     program = Program(plain.values, plain.steps, 0, "none", plain.classes, meta, plain.plan, NAMES)
     write(program, tmp_path / "grid.popc")
@@ -50,8 +52,7 @@ def wanted(model, path) -> np.ndarray:
 
 def test_run_prints_shares_and_writes_labels(call, grid, files, tmp_path):
     done = call("run", grid, *files, "--out", tmp_path / "out", "--json")
-    assert (done.code, done.err.count("\n")) == (0, 1), done.err
-    assert re.search(r"note: .*grid\.popc: .*numpy reading", done.err)
+    assert (done.code, done.err) == (0, "")
     classes = (tmp_path / "out" / "classes.txt").read_text().split("\n")[:-1]
     assert classes == [f"class {i}" for i in range(4)]
     for record, path in zip(json.loads(done.out), files, strict=True):
@@ -61,16 +62,72 @@ def test_run_prints_shares_and_writes_labels(call, grid, files, tmp_path):
         np.testing.assert_array_equal(labels, right)
         assert (record["file"], record["points"]) == (str(path), len(right))
         assert record["shares"] == {name: float(np.mean(right == c)) for c, name in enumerate(classes)}
+        assert record["seconds"] > 0
+        assert record["peak_bytes"] > 0
+        assert record["seams"] is None
 
 
-def test_run_prints_a_table_without_a_note_where_the_reference_is_chosen(call, grid, files):
-    done = call("run", grid, *files, "--kernels", "reference")
+@pytest.mark.parametrize("kernels", ["reference", "portable"])
+def test_run_prints_a_table_and_what_it_took(call, grid, files, kernels):
+    done = call("run", grid, *files, "--kernels", kernels, "--threads", 1)
     counts = [np.bincount(wanted(grid, path), minlength=4) for path in files]
+    told = 2 if kernels == "reference" else 3
     lines = done.out.splitlines()
-    assert (done.code, done.err, len(lines)) == (0, "", 2 + sum((one > 0).sum() for one in counts))
+    assert (done.code, done.err, len(lines)) == (0, "", 2 + sum((one > 0).sum() for one in counts) + told)
+    assert re.match(rf"time +[\d.]+ s, points to labels, {kernels}, 1 thread$", lines[1 - told])
+    assert kernels == "reference" or re.match(r"peak memory +[\d.]+ MB above points and labels$", lines[-1])
     assert lines[0].split() == ["file", "class", "points", "share"]
     assert re.match(rf"{re.escape(str(files[0]))} +class {counts[0].argmax()} +60 +[\d.]+%$", lines[2])
-    assert len(call("run", grid, files[0], "--top", 1).out.splitlines()) == 3
+    assert len(call("run", grid, files[0], "--kernels", kernels, "--top", 1).out.splitlines()) == 3 + told
+
+
+def test_run_in_tiles_shows_how_far_it_is_and_what_a_narrow_halo_costs(call, grid, tmp_path, rng):
+    cloud = surface(rng, 800, 3)
+    path = tmp_path / "large.npz"
+    np.savez(path, xyz=cloud.xyz * 12, **dict(zip(NAMES, cloud.features.T, strict=True)))
+    whole = call("run", grid, path, "--out", tmp_path / "whole")
+    done = call("run", grid, path, "--tile", 4, "--out", tmp_path / "tiled", "--json")
+    assert (whole.code, done.code, whole.err) == (0, 0, "")
+    labels = [np.load(tmp_path / name / "large.labels.npy") for name in ("whole", "tiled")]
+    np.testing.assert_array_equal(*labels)
+    shown = re.findall(r"^large\.npz: (\d+) of (\d+) tiles(?:, \d+:\d\d left)?$", done.err, re.M)
+    count = int(shown[0][1])
+    assert shown == [(str(i), str(count)) for i in range(1, count + 1)]
+    assert count > 4
+    assert len(done.err.splitlines()) == count
+    narrow = call("run", grid, path, "--tile", 4, "--halo", 0, "--json")
+    told = re.search(
+        r"note: .*large\.npz: a halo of 0 m gives up exact answers, which need ([\d.]+) m; on the tile with the "
+        r"longest seams ([\d.]+)% of the (\d+) labels near them differ from exact ones",
+        narrow.err,
+    )
+    seams = json.loads(narrow.out)[0]["seams"]
+    assert told, narrow.err
+    assert (told[2], told[3]) == (f"{100 * seams['share']:.2f}", str(seams["points"]))
+    assert seams["share"] == seams["differing"] / seams["points"]
+    wide = call("run", grid, path, "--tile", 4, "--halo", 50, "--json")
+    assert "note" not in wide.err
+    assert json.loads(wide.out)[0]["seams"]["differing"] == 0
+
+
+def test_a_bar_is_shown_on_a_terminal_alone():
+    class Terminal(StringIO):
+        def isatty(self):
+            return True
+
+    terminal, pipe = Terminal(), StringIO()
+    for stream in (terminal, pipe):
+        shown = TileProgress(stream, "town.ply")
+        for done in range(4):
+            shown(done, 3)
+        TileProgress(stream, "small.ply")(1, 1)
+    drawn = terminal.getvalue().split("\r")
+    assert drawn[1].startswith("[..............................] town.ply: 0 of 3 tiles")
+    assert re.match(r"\[#{20}\.{10}\] town\.ply: 2 of 3 tiles, 0:00 left", drawn[3])
+    assert drawn[4:] == ["\x1b[K"]
+    assert [line.split(",")[0] for line in pipe.getvalue().splitlines()] == [
+        f"town.ply: {done} of 3 tiles" for done in (1, 2, 3)
+    ]
 
 
 def test_run_names_the_columns_that_a_file_lacks_and_goes_on(call, grid, files, tmp_path):
@@ -91,7 +148,31 @@ def test_run_refuses_what_would_be_lost(call, grid, files, made, tmp_path):
     complaint(call("run", grid, files[0], tmp_path / "other" / "one.npz", "--out", tmp_path), 2, "two files would be")
     complaint(call("run", grid, files[0], "--out", files[1]), 5, "two.npz: can't be written")
     complaint(call("run", made.model, *made.files, "--out", tmp_path), 2, "--out is for models that answer for each")
-    complaint(call("run", grid, files[0], "--kernels", "portable"), 9, "choose kernels 'reference'")
+    for option in ("--tile", "--halo"):
+        complaint(call("run", made.model, *made.files, option, 2), 2, f"{option} is for models that answer for each")
+    complaint(call("run", grid, files[0], "--tile", "wide"), 2, "--tile: expected a number of metres, found 'wide'")
+    complaint(call("run", grid, files[0], "--tile", "0"), 2, "tile of 0 m: expected a number of metres above 0")
+
+
+def test_run_says_where_memory_ends(call, grid, files, monkeypatch):
+    def ends(*_):
+        raise MemoryError("out of memory: 800000000000 bytes could not be had; run the cloud in smaller tiles")
+
+    monkeypatch.setattr("popcloud.runtime.scenes.Scenes.labels", ends)
+    complaint(call("run", grid, files[0]), 1, "^popcloud: out of memory: 800000000000 bytes .* smaller tiles$")
+
+
+@pytest.mark.parametrize(
+    ("xyz", "message"),
+    [
+        (np.zeros((0, 3)), "at least one point"),
+        (np.array([[0, 0, 0], [1e7, -1e7, 1e7]]), "an edge of .* m fits"),
+    ],
+)
+def test_run_of_a_bad_scene_is_one_line(call, grid, tmp_path, xyz, message):
+    np.savez(tmp_path / "bad.npz", xyz=xyz, **{name: np.zeros(len(xyz)) for name in NAMES})
+    for kernels in ("reference", "portable"):
+        complaint(call("run", grid, tmp_path / "bad.npz", "--kernels", kernels), 3, rf"bad\.npz: .*{message}")
 
 
 def test_show_draws_files_and_scenes_of_the_data_set(call, grid, files, tmp_path, monkeypatch):

@@ -197,12 +197,20 @@ def test_a_file_without_the_usual_name_is_known_by_its_first_bytes(call, made, t
     assert json.loads(call("eval", tmp_path / "model", "--json").out)["by"].startswith("the engine")
 
 
-def test_no_memory_is_one_line(call, made, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory; try fewer"),
+        (MemoryError("Unable to allocate 9 TiB"), r"not enough memory \(Unable to allocate 9 TiB\); try fewer"),
+        (MemoryError("out of memory: 9 bytes; smaller tiles"), "popcloud: out of memory: 9 bytes; smaller tiles$"),
+    ],
+)
+def test_no_memory_is_one_line(call, made, monkeypatch, error, words):
     def enormous(*_):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("popcloud.summary.summarize", enormous)
-    complaint(call("summary", made.model), 1, "not enough memory")
+    complaint(call("summary", made.model), 1, words)
 
 
 def test_trouble_of_the_system_is_one_line(call, made, monkeypatch):

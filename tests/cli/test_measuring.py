@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from commands import CLASSES, POINTS
+from commands import CLASSES, POINTS, complaint
 from popcloud import native
 from popcloud.packed.file import read
 
@@ -39,3 +39,8 @@ def test_summary_adds_up_to_the_file(call, made):
     text = call("summary", made.model).out
     assert "OPs per cloud" in text
     assert "note       of the tests" in text
+
+
+def test_arguments_of_scenes_are_refused_for_whole_clouds(call, made):
+    complaint(call("bench", made.model, "--cloud", made.files[0]), 2, "--cloud: whole clouds are timed on made-up")
+    complaint(call("summary", made.model, "--sites", 9), 2, "--sites: the model takes whole clouds")

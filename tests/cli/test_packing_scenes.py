@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from commands import complaint
+from popcloud import native
 from popcloud.cloud import PointCloud
 from popcloud.data import SCENES
 from popcloud.geometry.plan import GridPlan
@@ -19,7 +21,7 @@ from popcloud.learn.scenes.batches import Workshop, sample
 from popcloud.learn.scenes.recipe import SceneRecipe
 from popcloud.packed.file import read, write
 from popcloud.packed.program import Grid, Op
-from popcloud.runtime import sites
+from popcloud.runtime import sites, tiles
 from popcloud.runtime.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,12 +69,38 @@ def test_pack_keeps_the_grid_and_what_the_network_reads(call, run, scenes, tmp_p
     assert done["ratio"] > 14
 
 
-def test_verify_compares_scenes_by_the_reference(call, run, model):
-    done = call("verify", run, model, "--kernels", "reference", "--clouds", 1, "--json")
-    assert done.code == 0
-    report = json.loads(done.out)["kernels"]["reference"]
+@pytest.mark.parametrize("kernels", ["reference", native.engine().available()[0]])
+def test_verify_compares_every_site_of_scenes(call, run, model, kernels):
+    done = call("verify", run, model, "--kernels", kernels, "--clouds", 1, "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)["kernels"][kernels]
     assert report["clouds"] == 1
     assert report["agreeing"] >= 0.999 * report["answers"] > 10_000
+    assert {line["kind"] for line in report["steps"]} >= {"bits", "floats"}
+    assert not [line for line in report["steps"] if not line["ok"]]
+
+
+@pytest.mark.parametrize(("change", "words"), [("point_to_site", "active sites"), ("first", "features of active")])
+def test_verify_refuses_sites_that_are_not_those_of_training(call, run, model, monkeypatch, change, words):
+    class Wrong:
+        def __init__(self, scene):
+            self.scene = scene
+
+        def __getattr__(self, name):
+            found = getattr(self.scene, name)
+            return found + found.dtype.type(1) if name == change else found
+
+    engines = native.engine().Engine
+
+    class Engine:
+        def __init__(self, *args, **how):
+            self.engine = engines(*args, **how)
+
+        def scene(self, *args):
+            return Wrong(self.engine.scene(*args))
+
+    monkeypatch.setattr(native.engine(), "Engine", Engine)
+    complaint(call("verify", run, model, "--kernels", "portable", "--clouds", 1), 10, f"portable: the {words}")
 
 
 def test_verify_names_the_first_layer_that_differs(call, run, model):
@@ -85,12 +113,57 @@ def test_verify_names_the_first_layer_that_differs(call, run, model):
     complaint(call("verify", run, model, "--kernels", "reference", "--clouds", 1), 10, f"not what .*{name}")
 
 
-def test_engine_s_refusal_says_the_way_out(call, run, model):
-    complaint(call("verify", run, model), 9, "choose kernels 'reference'")
+@pytest.mark.parametrize("kernels", ["reference", native.engine().available()[0]])
+def test_eval_of_a_model_measures_points(call, run, model, scenes, kernels):
+    done = call("eval", model, "--kernels", kernels, "--clouds", 1, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    labels = Session(model, kernels=kernels).labels(scenes.clouds[0])
+    known = scenes.clouds[0].labels >= 0
+    assert found["by"] == ("the numpy reference" if kernels == "reference" else f"the engine ({kernels})")
+    assert (found["split"], found["scenes"], found["points"]) == ("test", 1, int(known.sum()))
+    assert found["accuracy"] == float(np.mean(labels[known] == scenes.clouds[0].labels[known]))
+    assert set(found["iou"]) == set(scenes.classes)
+    text = call("eval", model, "--kernels", kernels, "--clouds", 1).out
+    assert "points of 1 scenes of the test split" in text
+    complaint(call("eval", model, "--views", 2), 2, "--views: .* answers for scenes as they are")
+    trained = json.loads(call("eval", run, "--clouds", 1, "--views", 1, "--json").out)
+    assert found["mean_iou"] == pytest.approx(trained["mean_iou"], abs=0.002)
 
 
-def test_eval_of_a_model_says_the_way_out(call, model):
-    complaint(call("eval", model, "--kernels", "reference"), 2, "answers for each point.*pass its checkpoint")
+def test_bench_shows_the_share_of_each_part(call, model, scenes, tmp_path):
+    cloud = scenes.clouds[0]
+    np.savez(tmp_path / "room.npz", xyz=cloud.xyz, **dict(zip(FEATURES, cloud.features.T, strict=True)))
+    kernels = native.engine().available()[0]
+    about = ("--repeat", 1, "--threads", 1, "--kernels", kernels)
+    found = json.loads(call("bench", model, "--cloud", tmp_path / "room.npz", *about, "--json").out)
+    assert (found["points"], found["threads"], len(found["sites"])) == (len(cloud), 1, 7)
+    assert list(found["milliseconds"]) == [kernels]
+    assert sum(found["share"].values()) == pytest.approx(1)
+    assert {"read the file", "kernel maps", "convolutions", "epilogues", "classifier", "points"} <= set(found["share"])
+    assert [step["op"] for step in found["steps"]] == [step.op.name for step in read(model).steps]
+    assert found["peak_bytes"] > 0
+    text = call("bench", model, *about).out
+    assert "4 made-up rooms" in text
+    assert "read the file" not in text
+    assert re.search(r"^active sites +[\d,]+(, [\d,]+){6}, level by level$", text, re.M)
+    assert re.search(r"^peak memory +[\d.,]+ MB above points and labels$", text, re.M)
+    complaint(call("bench", model, "--points", 9), 2, "--points: .*leave it out")
+
+
+def test_summary_tells_how_far_a_network_sees_and_what_it_needs(call, model):
+    program = read(model)
+    found = json.loads(call("summary", model, "--json").out)
+    assert found["total"]["bytes"] == model.stat().st_size
+    assert found["receptive_radius"] == 0.5 * tiles.receptive_radius(program)
+    assert found["exact_halo"] == 0.5 * tiles.exact_halo(program)
+    small, large = found["planned_bytes"]["100000"], found["planned_bytes"]["1000000"]
+    assert 0 < small < large
+    text = call("summary", model, "--sites", 5000).out
+    assert "OPs per scene of 5,000 sites on surfaces" in text
+    assert f"sees       {found['receptive_radius']:g} m along each axis at most" in text
+    assert re.search(r"^memory     [\d.,]+ MB for 100,000 sites, [\d.,]+ MB for 1,000,000 sites: values", text, re.M)
+    complaint(call("summary", model, "--points", 9), 2, "--points: choose --sites")
 
 
 def test_session_reads_what_training_read(model, scenes):

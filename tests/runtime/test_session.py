@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 import popcloud
-from grid_programs import random_grid_program, surface
 from popcloud import native
 from popcloud.cloud import PointCloud, prepare
 from popcloud.errors import CloudError, EngineError, FileError
-from popcloud.packed.file import read, write
-from popcloud.runtime import sites
+from popcloud.packed.file import write
 from popcloud.runtime.session import Session
 from programs import random_program
 
@@ -166,33 +164,3 @@ assert os.waitpid(child, 0)[1] == 0
 assert np.array_equal(session.run(cloud), answer[0])
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=180)
-
-
-@pytest.fixture
-def grid(tmp_path):
-    path = tmp_path / "grid.popc"
-    write(random_grid_program(4), path)
-    return path
-
-
-def test_model_on_a_grid_answers_for_each_point(grid, rng):
-    session, cloud = Session(grid, kernels="reference"), surface(rng, 50, 3)
-    answer = session.run(cloud)
-    np.testing.assert_array_equal(answer, sites.run(read(grid), cloud))
-    assert (session.per_point, session.features) == (True, ("feature 0", "feature 1", "feature 2"))
-    np.testing.assert_array_equal(session.labels(cloud), answer.argmax(axis=1))
-    np.testing.assert_allclose(session.probabilities(cloud).sum(axis=1), 1)
-    both = session.run([cloud, PointCloud(cloud.xyz[:20], cloud.features[:20])])
-    assert [each.shape for each in both] == [(50, 4), (20, 4)]
-    np.testing.assert_array_equal(both[0], answer)
-    assert [each.shape for each in session.labels([cloud])] == [(50,)]
-
-
-def test_model_on_a_grid_wants_its_features(grid, rng):
-    with pytest.raises(CloudError, match=r"features: expected .*feature 0, feature 1, feature 2"):
-        Session(grid, kernels="reference").run(surface(rng, 50, 3).xyz)
-
-
-def test_engine_refuses_a_model_on_a_grid_with_the_way_out(grid):
-    with pytest.raises(EngineError, match="choose kernels 'reference'"):
-        Session(grid)

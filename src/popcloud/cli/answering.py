@@ -23,13 +23,14 @@ from popcloud.cli.common import (
     complain,
     count,
     load_clouds,
+    metres,
     note,
     recipe_of,
     show_json,
     source_of,
     text_table,
 )
-from popcloud.errors import CloudError, EngineError, PopcloudError, RecipeError
+from popcloud.errors import CloudError, PopcloudError, RecipeError
 
 if TYPE_CHECKING:
     from popcloud.cloud import Floats
@@ -43,8 +44,12 @@ A FILE holds one cloud: .npy, .npz, .xyz, .txt, .ply, .off or .pcd; its x, y, z 
 to the number of points that the model was trained with (a larger one is thinned evenly, the points of a smaller
 one are repeated, which is noted) and moved into the unit sphere. A file that can't be used gets its error line
 on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only.
-A model for scenes answers for each point: what is printed are the shares of points per class. It reads the
-features that it was trained on, such as colours, from the file. The slow numpy reading runs it so far."""
+
+A model for scenes answers for each point: what is printed are the shares of points per class, then time and
+memory. It reads the features that it was trained on, such as colours, from the file. A scene too large for
+one run is cut into tiles, each run with a halo as wide as the network sees, so that the answers stay exact;
+--tile and --halo choose other sizes. With a narrower halo the answers near the seams may differ: how many do
+is measured on one tile and noted."""
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
@@ -65,7 +70,8 @@ def add(commands: Commands) -> None:
         RUN,
         "  popcloud run shapes.popc one.ply two.npy\n"
         "  popcloud run shapes.popc scans/*.pcd --top 3 --json\n"
-        "  popcloud run rooms.popc office.ply --out labels",
+        "  popcloud run rooms.popc office.ply --out labels\n"
+        "  popcloud run town.popc town.ply --tile 200 --halo 30",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
     p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="clouds")
@@ -76,6 +82,12 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="DIR",
         help="of scenes: write NAME.labels.npy, (N,) int64 into the lines of classes.txt",
+    )
+    p.add_argument(
+        "--tile", type=metres, metavar="M", help="of scenes: metres along a tile (default: tiles only where needed)"
+    )
+    p.add_argument(
+        "--halo", type=metres, metavar="M", help="metres around a tile that are run with it (default: exact answers)"
     )
     _add_engine(p)
     add_json(p)
@@ -107,10 +119,7 @@ def _add_engine(parser: Any) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said about one file: its points and probabilities (classes,), or the error.
-
-    Of a scene the shares of its points stand for probabilities.
-    """
+    """What is said about one file: its points and probabilities (classes,), or the error."""
 
     path: Path
     points: int = 0
@@ -123,8 +132,9 @@ def run(args: argparse.Namespace) -> int:
     session = open_session(args)
     if session.per_point:
         return answering_scenes.run(args, session)
-    if args.out is not None:
-        raise RecipeError("--out is for models that answer for each point; leave it out")
+    given = next((name for name in ("out", "tile", "halo") if getattr(args, name) is not None), None)
+    if given is not None:
+        raise RecipeError(f"--{given} is for models that answer for each point; leave it out")
     answers = [a for rows in batches(len(args.files), AT_ONCE) for a in answer(session, args.files[rows])]
     if args.json:
         show_json([_record(a, session.classes, args.top or 1) for a in answers])
@@ -134,25 +144,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_session(args: argparse.Namespace) -> Session:
-    """Return the model, ready to answer; one that the engine does not run is run by the reference, with a note."""
-    from popcloud.packed.file import read
-    from popcloud.runtime.session import REFERENCE, Session
+    """Return the model, ready to answer."""
+    from popcloud.runtime.session import Session
 
-    try:
-        return Session(args.model, kernels=args.kernels, threads=args.threads)
-    except EngineError:
-        if args.kernels is not None or read(args.model).plan is None:
-            raise
-    note(f"{args.model}: the engine does not run models of scenes yet; the slow numpy reading does")
-    return Session(args.model, kernels=REFERENCE)
+    return Session(args.model, kernels=args.kernels, threads=args.threads)
 
 
 def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
     """Return an answer per file, in order; all clouds that can be used are run together."""
     from popcloud.data.files import read_cloud
 
-    if session.per_point:
-        return [_shares(session, path) for path in files]
     clouds: dict[int, Floats] = {}
     errors: dict[int, PopcloudError] = {}
     for at, path in enumerate(files):
@@ -168,18 +169,6 @@ def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
         Answer(path, error=errors[at]) if at in errors else Answer(path, len(clouds[at]), found[at])
         for at, path in enumerate(files)
     ]
-
-
-def _shares(session: Session, path: Path) -> Answer:
-    """Return the share of points that each class gets in one file."""
-    from popcloud.data.files import read_cloud
-
-    try:
-        cloud = read_cloud(path)
-        labels = session.labels(cloud)
-    except CloudError as error:
-        return Answer(path, error=error if str(path) in str(error) else CloudError(f"{path}: {error}"))
-    return Answer(path, len(cloud), np.bincount(labels, minlength=len(session.classes)) / len(cloud))
 
 
 def _best(probabilities: NDArray[np.float64], top: int) -> list[int]:
@@ -215,8 +204,6 @@ def show(args: argparse.Namespace) -> None:
     if session.per_point:
         answering_scenes.show(args, session, args.clouds or SCENES_SHOWN)
         return
-    if session.per_point:
-        raise RecipeError(f"{args.model}: answers for each point, and show writes one answer over a cloud; use run")
     clouds, truth = _from_files(args) if args.files else _from_dataset(args)
     probabilities = session.probabilities(clouds)
     answers = [session.classes[c] for c in probabilities.argmax(axis=1)]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from popcloud.cli.common import complain, recipe_of, show_json, source_of, text_table
+from popcloud.cli.common import complain, note, recipe_of, show_json, size_of, source_of, text_table
+from popcloud.cli.progress import TileProgress
 from popcloud.cli.scenes import scenes_of
 from popcloud.errors import CloudError, FileError, PopcloudError, RecipeError
 
 if TYPE_CHECKING:
     from popcloud.cloud import PointCloud
     from popcloud.runtime.session import Session
+    from popcloud.runtime.tiles import Seams
 
 ENDING = ".labels.npy"  # no file that was read is called so by chance
 CLASSES = "classes.txt"
@@ -25,11 +29,22 @@ CLASSES = "classes.txt"
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said about one file: how many points each class has (classes,), where they are, or the error."""
+    """What is said about one file.
+
+    counts   how many points each class has, (classes,)
+    labels   where they are, if they were written
+    seconds  from points to labels
+    peak     bytes that the engine held above points and labels, None of the reference
+    seams    what a narrow halo did, None where there are no seams or it is exact
+    error    why there is nothing of all that
+    """
 
     path: Path
     counts: NDArray[np.int64] | None = None
     labels: Path | None = None
+    seconds: float = 0.0
+    peak: int | None = None
+    seams: Seams | None = None
     error: PopcloudError | None = None
 
 
@@ -39,11 +54,12 @@ def run(args: argparse.Namespace, session: Session) -> int:
     Returns 0, or the exit code of the first file that can't be used.
     """
     targets = _targets(args.files, args.out, session.classes)
-    answers = [answer(session, path, target) for path, target in zip(args.files, targets, strict=True)]
+    how = {"tile": args.tile, "halo": args.halo}
+    answers = [answer(session, path, target, how) for path, target in zip(args.files, targets, strict=True)]
     if args.json:
         show_json([_record(a, session.classes) for a in answers])
     else:
-        _print(answers, session.classes, args.top)
+        _print(answers, session, args.top)
     return complain([a.error for a in answers if a.error is not None])
 
 
@@ -63,16 +79,41 @@ def _targets(files: Sequence[Path], out: Path | None, classes: Sequence[str]) ->
     return [out / f"{name}{ENDING}" for name in names]
 
 
-def answer(session: Session, path: Path, target: Path | None) -> Answer:
-    """Return the answer for one file, and write its classes to `target` if there is one."""
+def answer(session: Session, path: Path, target: Path | None, how: Mapping[str, float | None]) -> Answer:
+    """Return the answer for one file, and write its classes to `target` if there is one.
+
+    how  tile and halo, as Session.labels takes them
+    """
     try:
-        labels = session.labels(_read(session, path))
+        cloud = _read(session, path)
+        began = time.perf_counter()
+        labels = session.labels(cloud, progress=TileProgress(sys.stderr, path.name), **how)
+        seconds, peak = time.perf_counter() - began, session.peak
+        seams = None if how["halo"] is None else session.seams(cloud, labels, **how)
     except CloudError as error:
         known = error if str(path) in str(error) else CloudError(f"{path}: {error}")
         return Answer(path, error=known)
+    if seams is not None:
+        _note_seams(path, session, seams)
     if target is not None:
         np.save(target, labels)
-    return Answer(path, np.bincount(labels, minlength=len(session.classes)), target)
+    counts = np.bincount(labels, minlength=len(session.classes))
+    return Answer(path, counts, target, seconds, peak, seams)
+
+
+def _note_seams(path: Path, session: Session, seams: Seams) -> None:
+    """Tell what a halo costs that is narrower than exact answers need."""
+    assert session.scenes is not None
+    edge, exact = session.scenes.plan.edge, session.scenes.exact_halo
+    if seams.halo >= exact:
+        return
+    against = (
+        "exact ones" if seams.wide == exact else f"those of a halo of {edge * seams.wide:g} m, the widest that fits"
+    )
+    note(
+        f"{path}: a halo of {edge * seams.halo:g} m gives up exact answers, which need {edge * exact:g} m; on the tile "
+        f"with the longest seams {seams.share:.2%} of the {seams.points:,} labels near them differ from {against}"
+    )
 
 
 def _read(session: Session, path: Path) -> PointCloud:
@@ -93,11 +134,13 @@ def _record(found: Answer, classes: Sequence[str]) -> dict[str, Any]:
         return {"file": found.path, "error": str(found.error)}
     points = int(found.counts.sum())
     shares = {name: int(n) / points for name, n in zip(classes, found.counts, strict=True)}
-    return {"file": found.path, "points": points, "shares": shares, "labels": found.labels}
+    cost = {"seconds": found.seconds, "peak_bytes": found.peak}
+    seams = None if found.seams is None else asdict(found.seams) | {"share": found.seams.share}
+    return {"file": found.path, "points": points, "shares": shares, "labels": found.labels, **cost, "seams": seams}
 
 
-def _print(answers: Sequence[Answer], classes: Sequence[str], top: int | None) -> None:
-    """Print the classes that occur, the most frequent first, `top` of them."""
+def _print(answers: Sequence[Answer], session: Session, top: int | None) -> None:
+    """Print the classes that occur, the most frequent first, `top` of them; then what it took."""
     rows = []
     for found in answers:
         if found.counts is None:
@@ -106,9 +149,19 @@ def _print(answers: Sequence[Answer], classes: Sequence[str], top: int | None) -
         most = [c for c in np.argsort(-found.counts, kind="stable")[:top] if found.counts[c]]
         for place, c in enumerate(most):
             name, count = (str(found.path), f"{points:,}") if place == 0 else ("", "")
-            rows.append([name, classes[c], count, f"{found.counts[c] / points:.1%}"])
-    if rows:
-        print(text_table(["file", "class", "points", "share"], rows, left=2))
+            rows.append([name, session.classes[c], count, f"{found.counts[c] / points:.1%}"])
+    if not rows:
+        return
+    print(text_table(["file", "class", "points", "share"], rows, left=2))
+    print(f"\ntime         {sum(found.seconds for found in answers):.2f} s, points to labels, {_by(session)}")
+    peaks = [found.peak for found in answers if found.peak is not None]
+    if peaks:
+        print(f"peak memory  {size_of(max(peaks))} above points and labels")
+
+
+def _by(session: Session) -> str:
+    """Return who answered."""
+    return f"{session.kernels}, {session.threads} thread{'' if session.threads == 1 else 's'}"
 
 
 def show(args: argparse.Namespace, session: Session, scenes: int) -> None:

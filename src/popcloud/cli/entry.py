@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except ModuleNotFoundError as error:
         return _missing(error)
-    except MemoryError:
-        return _say("not enough memory; try fewer clouds, points, or a smaller batch", OTHER)
+    except MemoryError as error:
+        return _say(_no_memory(error), OTHER)
     except KeyboardInterrupt:
         return _say("stopped", INTERRUPTED)
     except OSError as error:
@@ -86,6 +86,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     name, kind = args.more
     setattr(args, name, [*getattr(args, name), *map(kind, rest)])
     return args
+
+
+def _no_memory(error: MemoryError) -> str:
+    """Return what the engine says, which knows a way out, or what numpy says, with one."""
+    text = str(error)
+    if text.startswith("out of memory"):
+        return text
+    return f"not enough memory{f' ({text})' if text else ''}; try fewer clouds, points, or a smaller batch"
 
 
 def _missing(error: ModuleNotFoundError) -> int:

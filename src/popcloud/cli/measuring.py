@@ -11,24 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from popcloud.cli import measuring_scenes
 from popcloud.cli.common import THREADS_HELP, Commands, add_json, command, count, show_json, text_table
 from popcloud.cloud import prepare
 from popcloud.errors import RecipeError
 from popcloud.packed.program import Op, Program
 
 if TYPE_CHECKING:
-    from popcloud.cloud import Floats
+    from popcloud.cloud import Floats, PointCloud
 
+CLOUD_RUNS, SCENE_RUNS = 50, 5
+SITES = 100_000  # of the scene that a summary is of
 CLOUDS = 8  # the engine shares equal rows and stops early, so its time depends on the cloud: several are timed
 
 BENCH = """\
 Times whole runs (cloud in, answer out) on made-up shapes: median and quartiles in milliseconds per cloud, for
 each instruction set of this machine, in turns, so that a machine that changes its speed favours none. Then the
-share of the time that each kind of layer takes, on one thread. Needs numpy only."""
+share of the time that each kind of layer takes, on one thread. Needs numpy only.
+A model for scenes is timed from points to labels, on a file's cloud or on made-up rooms that are scaled to its
+voxels; then the share of each part: columns, voxels, kernel maps, convolutions and what follows them."""
 
 SUMMARY = """\
 Per step: 1-bit and 32-bit parameters, multiply-adds of signs and of floats for one cloud, bytes in the file.
-The bytes add up to the size of the file. Below: what the file says about itself. Needs numpy only."""
+The bytes add up to the size of the file. Below: what the file says about itself. Needs numpy only.
+Of a model for scenes the multiply-adds are those of a typical scene of surfaces: 12 of 27 neighbours are
+active, and a level has a quarter of the sites of the one below. How far it sees and what memory it
+takes is told, too."""
 
 KINDS = {  # what a layer's steps are called in the table
     Op.LINEAR: "float product",
@@ -55,8 +63,9 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
     p.add_argument("--points", type=count, metavar="N", help="points of a cloud (default: the model's, else 1024)")
+    p.add_argument("--cloud", type=Path, metavar="FILE", help="of scenes: the cloud to time (default: made-up rooms)")
     p.add_argument("--threads", type=count, metavar="N", help=THREADS_HELP)
-    p.add_argument("--repeat", type=count, default=50, metavar="N", help="runs per cloud (default: 50)")
+    p.add_argument("--repeat", type=count, metavar="N", help="runs per cloud (default: 50, of scenes 5)")
     p.add_argument("--kernels", metavar="NAME", help="one instruction set only (default: all of this machine's)")
     add_json(p)
     p = command(
@@ -71,6 +80,7 @@ def add(commands: Commands) -> None:
     p.add_argument(
         "--points", type=count, metavar="N", help="points of a cloud, for a model that keeps all (default: 1024)"
     )
+    p.add_argument("--sites", type=count, metavar="N", help="of scenes: finest active sites (default: 100,000)")
     add_json(p)
 
 
@@ -91,6 +101,11 @@ def bench(args: argparse.Namespace) -> None:
     names = _kernels(args.kernels)
     sessions = {name: Session(args.model, kernels=name, threads=args.threads) for name in names}
     program, threads = read(args.model), sessions[names[0]].threads
+    args.repeat = args.repeat or (CLOUD_RUNS if program.plan is None else SCENE_RUNS)
+    if program.plan is not None:
+        _refuse(args, "points", "the points of a scene are its file's")
+        return measuring_scenes.bench(args, program, sessions)
+    _refuse(args, "cloud", "whole clouds are timed on made-up shapes")
     clouds = _clouds(args.points or program.points or 1024)
     timings = interleave({name: session.run for name, session in sessions.items()}, clouds, args.repeat)
     shares = step_shares(args.model, program, names[0], clouds[0])
@@ -112,6 +127,12 @@ def bench(args: argparse.Namespace) -> None:
     print(text_table(["layers", "share", "ms"], lines))
 
 
+def _refuse(args: argparse.Namespace, name: str, why: str) -> None:
+    """Raise RecipeError for an argument that this kind of model has no use for."""
+    if getattr(args, name) is not None:
+        raise RecipeError(f"--{name}: {why}; leave it out")
+
+
 def _kernels(name: str | None) -> list[str]:
     from popcloud import native
     from popcloud.runtime.session import REFERENCE
@@ -130,7 +151,7 @@ def _clouds(points: int) -> list[Floats]:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[Floats], object]], clouds: Sequence[Floats], repeat: int
+    calls: Mapping[str, Callable[[Any], object]], clouds: Sequence[Floats | PointCloud], repeat: int
 ) -> dict[str, Timing]:
     """Time calls on each cloud in turns, A B A B ..., after one round that does not count."""
     spent: dict[str, list[float]] = {name: [] for name in calls}
@@ -168,15 +189,23 @@ def summary(args: argparse.Namespace) -> None:
     from popcloud.summary import operations, summarize, table
 
     program = read(args.model)
-    rows = summarize(program, args.points or 1024, args.model.stat().st_size)
+    scenes = program.plan is not None
+    _refuse(args, *("points", "choose --sites of a scene") if scenes else ("sites", "the model takes whole clouds"))
+    size = (args.sites or SITES) if scenes else args.points or 1024
+    rows = summarize(program, size, args.model.stat().st_size)
+    more = measuring_scenes.about(program, args.model) | {"sites": size} if scenes else {"points": program.points}
     if args.json:
-        about: dict[str, Any] = {"points": program.points, "normalize": program.normalize, "classes": program.classes}
+        told: dict[str, Any] = {"normalize": program.normalize, "classes": program.classes}
         lines = [asdict(row) for row in rows]
-        show_json(about | {"steps": lines[:-1], "total": lines[-1], "ops": operations(rows[-1]), "meta": program.meta})
+        sums = {"steps": lines[:-1], "total": lines[-1], "ops": operations(rows[-1])}
+        show_json(more | told | sums | {"meta": program.meta})
         return
-    print(table(rows))
-    takes = f"{program.points:,} points" if program.points else "all points"
-    print(f"\ntakes      {takes}, normalised: {program.normalize}")
+    print(table(rows, size if scenes else None))
+    if scenes:
+        measuring_scenes.show_about(more)
+    else:
+        takes = f"{program.points:,} points" if program.points else "all points"
+        print(f"\ntakes      {takes}, normalised: {program.normalize}")
     print(f"classes    {len(program.classes)}: {', '.join(program.classes)}")
     for key, text in program.meta.items():
         print(f"{key:<10} {' '.join(text.split())}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcloud import __version__
+from popcloud.cli import proving_scenes
 from popcloud.cli.common import (
     THREADS_HELP,
     Commands,
@@ -28,7 +29,6 @@ from popcloud.packed.program import Array, Program
 from popcloud.runtime.session import REFERENCE
 
 if TYPE_CHECKING:
-    from popcloud.geometry.pyramid import Pyramid
     from popcloud.learn.checkpoint import Trained
     from popcloud.learn.export import Exported
     from popcloud.verify import Report, Verification
@@ -47,7 +47,7 @@ LICENCES = {  # data set: what its owners allow, as far as a model trained on it
     "ign_lidarhd_sparse": IGN,
 }
 YOURS = ("root", "teacher")  # fields of recipes that name folders
-CLOUDS, SCENES = 50, 2
+CLOUDS = 50
 
 PACK = """\
 CHECKPOINT is what `popcloud train` made: a file, or the folder of a run (then its best network).
@@ -58,8 +58,9 @@ VERIFY = """\
 Two things are shown. The file holds the program that the checkpoint exports to now. And over clouds of its
 data set, layer by layer, the engine computes what PyTorch computes: signs equal bit for bit when fed with
 PyTorch's values, floats within 1e-5 (of the largest, or of 1), and in whole runs the same class for every
-cloud, or for 99.9 % of a scene's points. Exit code 10 if anything differs; the first layer that does is
-named. A model for scenes needs --kernels reference, as the engine does not run it yet. Needs PyTorch."""
+cloud, or for 99.9 % of a scene's points. Of scenes every active site of every layer is compared, and the
+engine's own sites with those of training. Exit code 10 if anything differs; the first layer that does is
+named. Needs PyTorch."""
 
 
 def add(commands: Commands) -> None:
@@ -87,7 +88,7 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file, or folder of a run")
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
-    add_dataset(p, clouds=f"how many clouds (default: {CLOUDS}), or scenes (default: {SCENES})")
+    add_dataset(p, clouds=f"how many clouds (default: {CLOUDS}), or scenes (default: {proving_scenes.SCENES})")
     p.set_defaults(split=None)
     p.add_argument(
         "--kernels",
@@ -256,7 +257,7 @@ def verify(
     if different is not None:
         raise VerifyError(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
     running = {name: start(model, program, name, threads) for name in kernels_of(kernels)}
-    for found in (scene_evidence if _scenes(trained) else evidence)(trained, exported, source):
+    for found in (proving_scenes.evidence if _scenes(trained) else evidence)(trained, exported, source):
         for verification in running.values():
             verification.add(*found)
     return Proof({name: v.report() for name, v in running.items()}, changed_constant(program, exported.program))
@@ -275,16 +276,11 @@ def kernels_of(name: str | None) -> list[str]:
 def start(model: Path, program: Program, kernels: str, threads: int | None) -> Verification:
     """Return a verification of a model file by one kernel table, or by the reference."""
     from popcloud import native
-    from popcloud.runtime import reference, sites
+    from popcloud.runtime import reference
     from popcloud.verify import Verification
 
-    if kernels == REFERENCE and program.plan is not None:
-        last = program.steps[-1].output
-        return Verification(
-            program,
-            lambda index, inputs, at: sites.step(program, index, inputs, at),
-            lambda first, at: sites.values(program, first, at)[last],
-        )
+    if program.plan is not None:
+        return proving_scenes.start(model, program, kernels, threads)
     if kernels == REFERENCE:
         bare = replace(program, points=0, normalize="none")  # the clouds are ready
         return Verification(
@@ -307,21 +303,6 @@ def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[t
     for xyz in load_clouds(source, recipe, points=trained.recipe.points, classes=trained.classes).xyz:
         ready = prepare(xyz, trained.recipe.points, NORMALIZE)
         yield ready, observe(exported, ready)
-
-
-def scene_evidence(
-    trained: Trained, exported: Exported, source: Source
-) -> Iterator[tuple[Array, Mapping[int, Array], Pyramid, Array]]:
-    """Yield scenes as the network reads them: rows of sites, PyTorch's values, kernel maps, the site of each point."""
-    from popcloud.cli.scenes import load_scenes
-    from popcloud.learn.export import observe
-    from popcloud.learn.maps import TensorPyramid
-    from popcloud.runtime import sites
-
-    _, scenes = load_scenes(replace(source, clouds=source.clouds or SCENES), trained)
-    for cloud in scenes.clouds:
-        first, at = sites.ready(exported.program, cloud)
-        yield first, observe(exported, first, TensorPyramid.of(at)), at, at.point_to_site
 
 
 def _print(proof: Proof) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcloud.cli.common import Source, show_json, source_of, text_table
+import numpy as np
+
+from popcloud.cli.common import Source, recipe_of, show_json, source_of, text_table
+from popcloud.cli.progress import TileProgress
 from popcloud.errors import DatasetError, RecipeError
+from popcloud.geometry.inputs import COMPUTED
+from popcloud.runtime.session import REFERENCE
 
 if TYPE_CHECKING:
     from popcloud.cloud import SceneSet
     from popcloud.learn.checkpoint import Trained
     from popcloud.learn.scenes.train import SceneResult
+    from popcloud.packed.program import Program
 
 Table = Mapping[str, Any]
 
@@ -47,12 +54,36 @@ def evaluate(args: argparse.Namespace, trained: Trained) -> None:
     shop = Workshop(check(scenes, split), plan, recipe.max_sites, recipe.inputs, None, recipe.seed)
     found = measured(net, Whole(shop, scenes), args.views or recipe.views)
     assert found is not None  # there is a scene at least
+    _show_figures(args, "PyTorch", split, found)
+
+
+def evaluate_model(args: argparse.Namespace, program: Program) -> None:
+    """Print the same figures of a packed model, of one view of each scene."""
+    from popcloud.learn.confusion import Metrics, confusion_matrix, figures
+    from popcloud.runtime.session import Session
+
+    if args.views is not None:
+        raise RecipeError(f"--views: {args.thing} answers for scenes as they are; leave it out, or pass a checkpoint")
+    session = Session(args.thing, kernels=args.kernels, threads=args.threads)
+    own = [name for name in program.features if name not in COMPUTED]
+    split, scenes = scenes_of(source_of(args), recipe_of(program.meta), program.classes, own or None)
+    confusion = np.zeros((len(program.classes),) * 2, np.int64)
+    for cloud, name in zip(scenes.clouds, scenes.names, strict=True):
+        if cloud.labels is None:
+            raise DatasetError(f"{name}: expected labels to measure by, found none; choose another split")
+        answers = session.labels(cloud, progress=TileProgress(sys.stderr, name))
+        confusion += confusion_matrix(cloud.labels, answers, len(program.classes))
+    by = "the numpy reference" if session.kernels == REFERENCE else f"the engine ({session.kernels})"
+    _show_figures(args, by, split, figures(Metrics(confusion), program.classes, len(scenes)))
+
+
+def _show_figures(args: argparse.Namespace, by: str, split: str, found: Table) -> None:
     if args.json:
-        show_json({"path": args.thing, "by": "PyTorch", "split": split, **found})
+        show_json({"path": args.thing, "by": by, "split": split, **found})
         return
     print(text_table(["class", "IoU"], [[name, _percent(share)] for name, share in found["iou"].items()]))
     count = f"{found['points']:,} points of {found['scenes']} scenes"
-    print(f"\n{args.thing}, run by PyTorch, on {count} of the {split} split")
+    print(f"\n{args.thing}, run by {by}, on {count} of the {split} split")
     print(f"mean IoU   {found['mean_iou']:.1%}")
     print(f"accuracy   {found['accuracy']:.1%}")
 

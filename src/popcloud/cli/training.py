@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from popcloud.cloud import CloudSet
     from popcloud.learn.checkpoint import Trained
     from popcloud.learn.tasks import AnyRecipe
+    from popcloud.packed.program import Program
 
 TRAIN = """\
 RECIPE.yaml holds the choices of a run; each can be changed by field=value, and all have defaults.
@@ -79,7 +80,9 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("thing", type=Path, metavar="THING", help="checkpoint or model")
     add_dataset(p, clouds="at most so many clouds or scenes (default: all)")
-    p.add_argument("--views", type=count, metavar="N", help="of scenes: turned and mirrored views to average")
+    p.add_argument(
+        "--views", type=count, metavar="N", help="of a checkpoint for scenes: turned and mirrored views to average"
+    )
     p.set_defaults(split=None)
     p.add_argument("--threads", type=count, metavar="N", help=f"of a model: {THREADS_HELP}")
     p.add_argument("--kernels", metavar="NAME", help=f"of a model: {KERNELS_HELP}")
@@ -141,12 +144,22 @@ def _recipe(args: argparse.Namespace) -> AnyRecipe:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Print overall and mean-class accuracy; of scenes mean IoU, accuracy and the IoU of each class."""
-    trained = None if is_model(args.thing) else _trained(args.thing)
-    if trained is not None and trained.recipe.task == "scenes":
-        scenes.evaluate(args, trained)
-        return
-    args.split = args.split or "test"
-    clouds, answers, by = _answers_of_model(args) if trained is None else _answers_of_checkpoint(args, trained)
+    from popcloud.packed.file import read
+
+    if is_model(args.thing):
+        program = read(args.thing)
+        if program.plan is not None:
+            scenes.evaluate_model(args, program)
+            return
+        args.split = args.split or "test"
+        clouds, answers, by = _answers_of_model(args, program)
+    else:
+        trained = _trained(args.thing)
+        if trained.recipe.task == "scenes":
+            scenes.evaluate(args, trained)
+            return
+        args.split = args.split or "test"
+        clouds, answers, by = _answers_of_checkpoint(args, trained)
     found = accuracy(clouds.labels, answers, len(clouds.classes))
     if args.json:
         per_class = _per_class(clouds, answers)
@@ -165,16 +178,9 @@ def _per_class(clouds: CloudSet, answers: Labels) -> dict[str, dict[str, float]]
     return {"classes": {name: float(right[at].mean()) for name, at in rows.items() if at.any()}}
 
 
-def _answers_of_model(args: argparse.Namespace) -> tuple[CloudSet, Labels, str]:
-    from popcloud.packed.file import read
+def _answers_of_model(args: argparse.Namespace, program: Program) -> tuple[CloudSet, Labels, str]:
     from popcloud.runtime.session import Session
 
-    program = read(args.thing)
-    if program.plan is not None:
-        raise RecipeError(
-            f"{args.thing}: answers for each point, which eval measures of checkpoints alone; pass its checkpoint, and "
-            "prove with popcloud verify that the two agree"
-        )
     session = Session(args.thing, kernels=args.kernels, threads=args.threads)
     recipe = recipe_of(program.meta)
     clouds = load_clouds(source_of(args), recipe, points=program.points or 1024, classes=program.classes)

@@ -63,7 +63,7 @@ class Session:
         self.points, self.normalize, self.classes = engine.points, engine.normalize, tuple(engine.classes)
         self.kernels, self.threads = engine.kernels, engine.threads
         self._answer = engine.run
-        if getattr(engine, "grid", None) is not None:
+        if engine.grid is not None:
             from popcloud.packed.program import Grid
             from popcloud.runtime.scenes import Scenes, by_engine
 

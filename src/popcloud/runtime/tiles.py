@@ -281,11 +281,13 @@ class Seams:
 
     points     how many of its points lie within a site of the coarsest level of a seam
     differing  how many of these get another label than with the halo `wide`
-    wide       in sites of level 0: the one of exact answers, or the widest that the memory allowed
+    halo       in sites of level 0
+    wide       the one of exact answers, or the widest that held few enough sites
     """
 
     points: int
     differing: int
+    halo: int
     wide: int
 
     @property
@@ -312,10 +314,10 @@ def seams(
         return None
     wide = _widest(tiling, each, exact, most)
     if wide <= tiling.halo:
-        return Seams(len(rows), 0, tiling.halo)
+        return Seams(len(rows), 0, tiling.halo, tiling.halo)
     around, _ = _rows(tiling, each, wide)
     found = answer(xyz[around], columns[around])[np.searchsorted(around, rows)]
-    return Seams(len(rows), int((found != labels[rows]).sum()), wide)
+    return Seams(len(rows), int((found != labels[rows]).sum()), tiling.halo, wide)
 
 
 def _at_seams(tiling: Tiling, one: Tile) -> Longs:

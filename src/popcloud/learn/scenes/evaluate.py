@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from popcloud.cloud import Floats, PointCloud, SceneSet
+from popcloud.learn.confusion import Metrics, confusion_matrix, figures
 from popcloud.learn.maps import TensorPyramid
-from popcloud.learn.metrics import Metrics, confusion_matrix
 from popcloud.learn.scenes.batches import Sample, Workshop, sample
 
 KEEP = 2 << 30  # bytes of prepared scenes that are kept for the next time
@@ -111,19 +111,5 @@ def evaluate(model: nn.Module, whole: Whole, views: int = 1) -> Metrics:
 
 
 def measured(model: nn.Module, whole: Whole, views: int = 1) -> dict[str, Any] | None:
-    """Return figures over points as plain values, None where there are no scenes.
-
-    mean_iou, accuracy, mean_class, scenes, points, and iou: of each class, None where it neither occurs nor is answered
-    """
-    if not len(whole):
-        return None
-    metrics = evaluate(model, whole, views)
-    shares = zip(whole.scenes.classes, metrics.per_class_iou.tolist(), strict=True)
-    return {
-        "mean_iou": metrics.mean_iou,
-        "accuracy": metrics.overall,
-        "mean_class": metrics.mean_class,
-        "scenes": len(whole),
-        "points": metrics.clouds,
-        "iou": {name: None if math.isnan(share) else share for name, share in shares},
-    }
+    """Return figures over points as confusion.figures has them, None where there are no scenes."""
+    return figures(evaluate(model, whole, views), whole.scenes.classes, len(whole)) if len(whole) else None
