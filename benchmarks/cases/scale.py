@@ -9,7 +9,6 @@ in tiles too, with the halo that makes answers exact, and so is a smaller one, w
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 
 from harness import apart, goal, report
 from popcloud.runtime.session import Session
+from popcloud.runtime.tiles import site_count
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
-IN_TILES = (3_000_000, 10_000_000)
+IN_TILES = (5_000_000, 10_000_000)
 VARIANTS = ("baseline", "net")
 EDGE, DENSITY = 0.25, 16.0  # metres; points per square metre
 BLOCK, HOUSE, HEIGHT = 50.0, 12.0, 8.0  # a house of this side and height on each square block of land, metres
@@ -83,7 +83,7 @@ def measure(model: str, points: str, how: str) -> dict[str, Any]:
     xyz = np.load(points)
     whole = how == "whole"
     session = Session(model, threads=1, memory=sys.maxsize if whole else TILE_MEMORY)
-    before, tiles, spent = resident(), 1, []
+    before, tiles, spent = memory("VmRSS"), 1, []
 
     def progress(_: int, count: int) -> None:
         nonlocal tiles
@@ -93,9 +93,9 @@ def measure(model: str, points: str, how: str) -> dict[str, Any]:
         began = time.perf_counter()
         session.labels(xyz, progress=progress)
         spent.append(time.perf_counter() - began)
-    rise = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    rise = memory("VmHWM") - before
     return {
-        "sites": len(np.unique(np.floor(xyz / np.float32(EDGE)).astype(np.int32), axis=0)) if whole else None,
+        "sites": site_count(xyz, EDGE),
         "tiles": tiles,
         "median_ms": round(1e3 * float(np.median(spent)), 2),
         "runs": len(spent),
@@ -104,9 +104,10 @@ def measure(model: str, points: str, how: str) -> dict[str, Any]:
     }
 
 
-def resident() -> int:
-    """Return the bytes that this process has in memory now (Linux)."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+def memory(field: str) -> int:
+    """Return bytes of this process (Linux): "VmRSS", held now; "VmHWM", held at most since it began."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def _goals(measured: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ def _goals(measured: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         goal("exponent of time over sites", growth, GROWTH, at_least=False),
         goal("1 M points: megabytes above the input", rise / 1e6, MEGABYTES, at_least=False),
-        goal("tiles: peak of 10 M points over that of 3 M", larger, LARGER, at_least=False),
+        goal("tiles: peak of 10 M points over that of 5 M", larger, LARGER, at_least=False),
     ]
 
 

@@ -53,6 +53,7 @@ def cases(one_thread):
         yield SimpleNamespace(harness=importlib.import_module("harness"), **found)
 
 
+@pytest.mark.slow
 def test_spconv_reads_the_network_that_pytorch_has(cases, tmp_path):
     if importlib.util.find_spec("spconv") is None:
         pytest.skip("spconv is not installed: benchmarks/requirements-peers.txt")
@@ -122,3 +123,46 @@ def test_clocks_take_turns_and_the_first_is_not_counted(cases):
     assert order == ["a", "b"] * 4
     assert found["a"].median == pytest.approx(2000)
     assert found["b"].third == pytest.approx(4000)
+
+
+@pytest.fixture
+def tiny(cases, monkeypatch):
+    """A room small enough for a test, by the name "tiny"; nothing is repeated, and no peer is asked."""
+    monkeypatch.setitem(cases.sparse.EDGES, "tiny", EDGE)
+    monkeypatch.setattr(cases.unet, "SECONDS", 0)
+    for case in (cases.unet, cases.sparse_conv):
+        monkeypatch.setattr(case, "missing", lambda name: f"no {name} here")
+    return "tiny"
+
+
+def test_unet_measures_what_it_says(cases, tiny):
+    row = cases.unet.measure("unet_s", tiny, least=1)
+    assert row["points"] == row["sites"][0] < row["all_points"]
+    assert set(row["agreeing_with_torch"]) == {
+        f"{v}{how}" for v in ("baseline", "net", "real") for how in ("", ", 2 threads")
+    }
+    assert {"net, pairs known", "net, all points", "torch, real"} < set(row["times"])
+    for parts in row["parts_ms"].values():
+        outside = sum(parts[name] for name in cases.unet.FROM_POINTS)
+        assert sum(parts.values()) - 2 * parts["sites to logits"] == pytest.approx(outside, abs=0.01)
+    goals = {each["name"]: each for each in cases.unet._goals("unet_s", row)}
+    assert len(goals) == 4
+    assert goals["unet_s: times spconv"]["why"] == "no spconv here"
+
+
+def test_sparse_conv_measures_both_layers(cases, tiny):
+    row = cases.sparse_conv.measure(16, tiny, turns=1)
+    assert row["sites"] == len(voxelize(cases.sparse.room(EDGE), EDGE).sites)
+    assert set(row["times"]) == {"binary", "float"}
+
+
+def test_scale_measures_a_scene_whole_and_in_tiles(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(cases.scale, "SECONDS", 0)
+    monkeypatch.setattr(cases.scale, "VARIANTS", ("baseline",))
+    model, points = cases.scale.write_models(tmp_path)["baseline"], tmp_path / "points.npy"
+    xyz = cases.scale.landscape(20_000)
+    np.save(points, xyz)
+    whole = cases.scale.measure(str(model), str(points), "whole")
+    assert whole["sites"] == len(voxelize(xyz, cases.scale.EDGE).sites)
+    assert whole["tiles"] == whole["runs"] == 1
+    assert 0 < whole["peak_bytes"] < 1e8
