@@ -322,6 +322,7 @@ const KernelTable kAvx2{"avx2",
                         avx2::affine,
                         avx2::sparse_conv,
                         avx2::sparse_weight_grad,
+                        avx2::pick,
                         avx2::sign_kernel_bytes,
                         avx2::prepare_sign_kernel,
                         avx2::sum_signs,
@@ -333,7 +334,7 @@ const KernelTable kAvx2{"avx2",
 
 namespace popcloud {
 const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

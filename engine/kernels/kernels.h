@@ -11,7 +11,12 @@
 
 namespace popcloud {
 
-enum class Activation : int32_t { kNone = 0, kRelu = 1, kHardtanh = 2, kRprelu = 3 };  // the last: Finish only
+enum class Activation : int32_t {
+  kNone = 0,
+  kRelu = 1,
+  kHardtanh = 2,
+  kRprelu = 3
+};  // the last: Finish only
 
 // A matrix of signs as it lies in the model file, and what a table made of it at load time.
 struct PackedMatrix {
@@ -40,9 +45,9 @@ struct Pairs {
   size_t count;
 };
 
-// Which input rows each output row of a sparse layer reads. An entry is an input row times 128 plus the number
-// of the offset it lies at: row r reads entries[begin[r]] to entries[begin[r + 1] - 1]. Without `begin` it
-// reads entries[r] alone; without `entries` too, input row r at offset 0.
+// Which input rows each output row of a sparse layer reads. An entry is an input row times 128 plus the
+// number of the offset it lies at: row r reads entries[begin[r]] to entries[begin[r + 1] - 1]. Without
+// `begin` it reads entries[r] alone; without `entries` too, input row r at offset 0.
 struct Gather {
   const uint32_t* begin;
   const uint32_t* entries;
@@ -64,8 +69,8 @@ struct Finish {
   size_t channels;
   const float *scale, *bias;
   Activation activation;
-  const float* prelu;             // [3][channels]: shift, slope, offset; null unless the activation is kRprelu
-  const float* shortcut;          // [][channels], or null
+  const float* prelu;     // [3][channels]: shift, slope, offset; null unless the activation is kRprelu
+  const float* shortcut;  // [][channels], or null
   const uint32_t* shortcut_rows;  // of row r, times 128 plus anything; null: row r
   float* out;                     // [rows][channels], or null
   size_t signs;                   // how many sign outputs
@@ -111,6 +116,10 @@ struct KernelTable {
   // ... in order; dw is [x.channels][dy.channels].
   void (*sparse_weight_grad)(FloatRows x, FloatRows dy, Pairs pairs, float* dw);
 
+  // Copies the entries of `rows` whose offset o has a slot, slots[o] < 128, with the slot in place of the
+  // offset; begin[r] is where those of row r start, begin[rows.rows] their number. slots is [128]; rows.begin
+  // is there; `entries` has room for 8 more than `rows` has.
+  void (*pick)(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* entries);
   // As prepared_bytes and prepare, for the weights of sparse layers.
   size_t (*sign_kernel_bytes)(const SignKernel& w);
   void (*prepare_sign_kernel)(const SignKernel& w, void* prepared);

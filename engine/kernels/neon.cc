@@ -321,6 +321,7 @@ const KernelTable kNeon{"neon",
                         affine,
                         neon::sparse_conv,
                         neon::sparse_weight_grad,
+                        portable::pick,
                         portable::sign_kernel_bytes,
                         portable::prepare_sign_kernel,
                         portable::sum_signs,
@@ -332,7 +333,7 @@ const KernelTable kNeon{"neon",
 
 namespace popcloud {
 const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -86,4 +86,17 @@ void finish(const float* sums, size_t rows, const Finish& what) {
   }
 }
 
+void pick(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* entries) {
+  uint32_t n = 0;
+  for (size_t r = 0; r < rows.rows; ++r) {
+    begin[r] = n;
+    for (uint32_t p = rows.begin[r]; p < rows.begin[r + 1]; ++p) {
+      const uint32_t entry = rows.entries[p], slot = slots[entry & kOffsetMask];
+      entries[n] = (entry & ~kOffsetMask) | (slot & kOffsetMask);
+      n += slot <= kOffsetMask;
+    }
+  }
+  begin[rows.rows] = n;
+}
+
 }  // namespace popcloud::portable

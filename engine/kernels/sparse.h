@@ -4,6 +4,7 @@
 
 #define POPCLOUD_DECLARE_SIGNS(isa)                                                                       \
   namespace popcloud::isa {                                                                               \
+  void pick(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* entries);                \
   size_t sign_kernel_bytes(const SignKernel& w);                                                          \
   void prepare_sign_kernel(const SignKernel& w, void* prepared);                                          \
   void sum_signs(const uint64_t* x, const SignKernel& w, const Gather& rows, float* sums, size_t stride); \

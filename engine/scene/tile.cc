@@ -23,20 +23,10 @@ class Watch {
 };
 
 // The entries that a part sees, numbered as its weights are.
-Gather pick(const Gather& all, const Part& part, TileSpace& space) {
-  const uint32_t base = all.begin[0], count = all.begin[all.rows] - base;
-  uint32_t* entries = space.entries.take<uint32_t>(count + 1);
+Gather pick(const KernelTable& table, const Gather& all, const Part& part, TileSpace& space) {
+  uint32_t* entries = space.entries.take<uint32_t>(all.begin[all.rows] - all.begin[0] + 8);
   uint32_t* begin = space.begin.take<uint32_t>(all.rows + 1);
-  uint32_t n = 0;
-  for (size_t r = 0; r < all.rows; ++r) {
-    begin[r] = n;
-    for (uint32_t p = all.begin[r]; p < all.begin[r + 1]; ++p) {
-      const uint32_t entry = all.entries[p], slot = part.slot[entry & kOffsetMask];
-      entries[n] = (entry & ~kOffsetMask) | (slot & kOffsetMask);
-      n += slot != kUnseen;
-    }
-  }
-  begin[all.rows] = n;
+  table.pick(all, part.slot.data(), begin, entries);
   return {begin, entries, all.rows};
 }
 
@@ -54,28 +44,22 @@ Gather children(const Links& links, size_t first, size_t last, TileSpace& space)
 // Copies the entries of a Gather to pairs sorted by offset, those of an offset in the order of their rows.
 class ByOffset {
  public:
-  ByOffset(const Gather& rows, const Part& part, TileSpace& space) : slot_(part.slot) {
+  ByOffset(const Gather& rows, TileSpace& space) {
     const size_t most = rows.begin ? rows.begin[rows.rows] - rows.begin[0] : rows.rows;
     inputs_ = space.pairs.take<int32_t>(2 * most);
     outputs_ = inputs_ + most;
-    std::array<uint32_t, kOffsetMask + 2> count{};
-    each(rows, [&](size_t, uint32_t entry) {
-      const uint32_t slot = slot_[entry & kOffsetMask];
-      ++count[slot == kUnseen ? 0 : slot + 1];
-    });
-    end_[0] = 0;
-    for (size_t o = 0; o <= kMostOffsets; ++o) end_[o + 1] = end_[o] + count[o + 1];
-    std::array<uint32_t, kOffsetMask + 2> next = end_;
+    std::array<uint32_t, kOffsetMask + 1> count{}, next;
+    each(rows, [&](size_t, uint32_t entry) { ++count[entry & kOffsetMask]; });
+    for (size_t o = 0; o <= kOffsetMask; ++o) end_[o + 1] = end_[o] + count[o], next[o] = end_[o];
     each(rows, [&](size_t r, uint32_t entry) {
-      const uint32_t slot = slot_[entry & kOffsetMask];
-      if (slot == kUnseen) return;
-      inputs_[next[slot]] = static_cast<int32_t>(entry >> kOffsetBits);
-      outputs_[next[slot]++] = static_cast<int32_t>(r);
+      const uint32_t at = next[entry & kOffsetMask]++;
+      inputs_[at] = static_cast<int32_t>(entry >> kOffsetBits);
+      outputs_[at] = static_cast<int32_t>(r);
     });
   }
 
-  Pairs of(size_t slot) const {
-    return {inputs_ + end_[slot], outputs_ + end_[slot], end_[slot + 1] - end_[slot]};
+  Pairs of(size_t offset) const {
+    return {inputs_ + end_[offset], outputs_ + end_[offset], end_[offset + 1] - end_[offset]};
   }
 
  private:
@@ -87,7 +71,6 @@ class ByOffset {
     }
   }
 
-  const std::array<uint8_t, kOffsetMask + 1>& slot_;
   int32_t *inputs_, *outputs_;
   std::array<uint32_t, kOffsetMask + 2> end_{};
 };
@@ -168,7 +151,7 @@ class Tile {
     if (layer.way == Way::kDown)
       return children(run_.at.links[group_.level - 1], rows_.first, rows_.last, space_);
     const Gather all = run_.at.lists[group_.level].rows(rows_.first, rows_.last);
-    return part.direct || !layer.binary ? all : pick(all, part, space_);
+    return part.direct ? all : pick(run_.table, all, part, space_);
   }
 
   void convolution(const Step& now, const SceneLayer& layer) {
@@ -191,7 +174,7 @@ class Tile {
 
   void sum_floats(const float* x, const SceneLayer& layer, const Part& part, const Gather& rows,
                   float* sums) {
-    const ByOffset pairs(rows, part, space_);
+    const ByOffset pairs(rows, space_);
     for (size_t o = 0; o < part.offsets; ++o)
       run_.table.sparse_conv({x, layer.inputs, layer.inputs}, part.weights + o * layer.inputs * part.channels,
                              part.channels, pairs.of(o), sums + part.first, layer.channels);
