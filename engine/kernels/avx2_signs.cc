@@ -27,6 +27,7 @@ POPCLOUD_INLINE void look_up(Table t, const uint8_t* weights, Bytes& sum) {
                         _mm256_shuffle_epi8(t, _mm256_load_si256(reinterpret_cast<const __m256i*>(weights))));
   POPCLOUD_NOW(sum);
 }
+POPCLOUD_INLINE Bytes minus(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
 POPCLOUD_INLINE Wide add_wide(Wide sum, Bytes bytes) {
   const __m256i lower = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(bytes));
   const __m256i upper = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(bytes, 1));
