@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from grid_programs import surface
+from popcloud import native
 from popcloud.learn import layers
 from popcloud.learn.backbones import SCENE_BACKBONES
 from popcloud.learn.designs import VARIANTS, design_of
@@ -25,6 +27,7 @@ from popcloud.packed.file import decode, encode
 from popcloud.packed.program import Grid, Kind, Op, Program
 from popcloud.runtime import sites
 
+engine = native.engine()
 TOLERANCE = 1e-5  # as a share of the largest float, or of 1
 LEVELS, WIDTH = 3, 8
 FEATURES = ("red", "green", "blue")
@@ -100,6 +103,26 @@ def test_whole_run_answers_what_pytorch_answers(member, rng):
     answer = sites.run(member.program, cloud)
     assert (answer.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.999
     assert np.median(np.abs(answer - wanted)) <= TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("points", [1, 9, 3000])
+def test_engine_has_the_reference_s_bits(member, points, rng, tmp_path):
+    cloud = surface(rng, points, len(FEATURES))
+    wanted = sites.run(member.program, cloud)
+    (tmp_path / "model.popc").write_bytes(encode(member.program))
+    for kernels, threads in product(engine.available(), (1, 2, 3)):
+        loaded = engine.Engine(tmp_path / "model.popc", kernels=kernels, threads=threads)
+        assert np.array_equal(loaded.answers(cloud.xyz, cloud.features).view(np.uint32), wanted.view(np.uint32))
+
+
+@pytest.mark.parametrize("member", [m for m in MEMBERS if m[1] == "real"], indirect=True)
+def test_engine_s_float_path_is_pytorch_s(member, rng, tmp_path):
+    cloud = surface(rng, 3000, len(FEATURES))
+    x, at = sites.ready(member.program, cloud)
+    wanted = observe(member.exported, x, TensorPyramid.of(at))[member.program.steps[-1].output]
+    (tmp_path / "model.popc").write_bytes(encode(member.program))
+    scene = engine.Engine(tmp_path / "model.popc").scene(cloud.xyz, cloud.features)
+    assert share_off(scene.run(), wanted) <= TOLERANCE
 
 
 @pytest.mark.parametrize("member", [m for m in MEMBERS if m[1] in RESIDUAL and not m[2]], indirect=True)
