@@ -8,11 +8,15 @@
 #include <fstream>
 #include <iterator>
 #include <new>
+#include <set>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "engine.h"
+#include "memory.h"
+#include "scene/features.h"
 
 namespace {
 
@@ -20,14 +24,20 @@ using popcloud::Error;
 using popcloud::Fault;
 
 constexpr const char* kHelp =
-    R"(usage: popcloud-run MODEL [--threads N] [--kernels NAME] CLOUD...
+    R"(usage: popcloud-run MODEL [--threads N] [--kernels NAME] [--out FOLDER] CLOUD...
 
-Runs a packed model (*.popc) on clouds and prints, per cloud, its file, its most
-probable class and that class's probability, separated by tabs.
+Runs a packed model (*.popc) on clouds. A model that gives a class per cloud prints,
+per cloud, its file, its most probable class and that class's probability, separated
+by tabs; one that gives a class per point prints a line for each class that occurs:
+file, class, number of points, share of the points.
 
 A CLOUD is a text file (.xyz, .txt; x y z first in each line, separated by spaces
 or commas, # starts a comment) or a .npy file of float32, shape (N, 3), C order.
+Features that a model reads of each point beside these, such as colours, follow as
+further columns, in its order and scaled as it has learned them.
 
+  --out FOLDER    write the class of each point, its number as int64, to
+                  FOLDER/NAME.labels.npy; the folder must be there
   --threads N     how many threads work; by default one per physical core
   --kernels NAME  one of: )";
 
@@ -42,6 +52,7 @@ struct Arguments {
   std::string model;
   popcloud::Options options;
   std::vector<std::string> clouds;
+  std::string out;
   bool help = false;
 };
 
@@ -72,14 +83,14 @@ Arguments parse(int count, char** words) {
       arguments.help = true;
       return arguments;
     }
-    if (word == "--threads" || word == "--kernels") {
+    if (word == "--threads" || word == "--kernels" || word == "--out") {
       if (++i == count) throw UsageError{word + ": expected a value after it"};
       if (word == "--threads")
         arguments.options.threads = parse_threads(words[i]);
       else
-        arguments.options.kernels = words[i];
+        (word == "--out" ? arguments.out : arguments.options.kernels) = words[i];
     } else if (word.rfind("--", 0) == 0) {
-      throw UsageError{"unknown option '" + word + "'; valid: --threads, --kernels, --help"};
+      throw UsageError{"unknown option '" + word + "'; valid: --threads, --kernels, --out, --help"};
     } else {
       files.push_back(word);
     }
@@ -103,9 +114,16 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
-// The first three numbers of each line that has any.
-std::vector<float> parse_text(const std::string& text) {
-  std::vector<float> xyz;
+// Points, and the columns behind x, y and z.
+struct Points {
+  std::vector<float> xyz, columns;
+  size_t count() const { return xyz.size() / 3; }
+  void add(size_t column, float number) { (column < 3 ? xyz : columns).push_back(number); }
+};
+
+// The first numbers, three and `own` more, of each line that has any.
+Points parse_text(const std::string& text, size_t own) {
+  Points points;
   std::istringstream lines(text);
   std::string line;
   for (size_t number = 1; std::getline(lines, line); ++number) {
@@ -113,19 +131,20 @@ std::vector<float> parse_text(const std::string& text) {
     std::replace(line.begin(), line.end(), ',', ' ');
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const char* at = line.c_str();
-    for (int i = 0; i < 3; ++i) {
+    for (size_t i = 0; i < 3 + own; ++i) {
       char* end = nullptr;
-      xyz.push_back(static_cast<float>(std::strtod(at, &end)));  // as Python: float64 first, then float32
+      points.add(i, static_cast<float>(std::strtod(at, &end)));  // as Python: float64 first, then float32
       if (end == at)
-        fail("line " + std::to_string(number) + ": expected three numbers, found '" + line + "'");
+        fail("line " + std::to_string(number) + ": expected " + (own ? std::to_string(3 + own) : "three") +
+             " numbers, found '" + line + "'");
       at = end;
     }
   }
-  return xyz;
+  return points;
 }
 
 // A .npy file, versions 1 to 3 (numpy.lib.format): magic, version, length of the header, header, numbers.
-std::vector<float> parse_npy(const std::string& data) {
+Points parse_npy(const std::string& data, size_t own) {
   if (data.size() < 12 || data.compare(0, 6, "\x93NUMPY") != 0)
     fail("not a .npy file; save it with numpy.save");
   auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<unsigned char>(data[i])); };
@@ -133,28 +152,44 @@ std::vector<float> parse_npy(const std::string& data) {
   size_t start = wide ? 12 : 10;
   size_t length = byte(8) | byte(9) << 8 | (wide ? byte(10) << 16 | byte(11) << 24 : 0);
   if (length > data.size() - start) fail("truncated; save it again");
-  std::string header = data.substr(start, length);
+  std::string header = data.substr(start, length), width = std::to_string(3 + own);
   size_t shape = header.find("'shape': (");
   if (header.find("'<f4'") == std::string::npos ||
       header.find("'fortran_order': False") == std::string::npos || shape == std::string::npos)
     fail("expected float32 in C order, found " + header.substr(0, 80) + "; save it as float32");
   char* end = nullptr;
   unsigned long long rows = std::strtoull(header.c_str() + shape + 10, &end, 10);
-  if (std::strncmp(end, ", 3)", 4) != 0) fail("expected shape (N, 3), found " + header.substr(shape + 9, 40));
-  size_t bytes = data.size() - start - length;
-  if (bytes / 12 != rows || bytes % 12) fail("truncated; save it again");
-  std::vector<float> xyz(3 * rows);
-  if (rows) std::memcpy(xyz.data(), data.data() + start + length, bytes);
-  return xyz;
+  std::string columns = ", " + width + ")";
+  if (std::strncmp(end, columns.c_str(), columns.size()) != 0)
+    fail("expected shape (N, " + width + "), found " + header.substr(shape + 9, 40));
+  size_t bytes = data.size() - start - length, row_bytes = 4 * (3 + own);
+  if (bytes / row_bytes != rows || bytes % row_bytes) fail("truncated; save it again");
+  Points points;
+  const char* at = data.data() + start + length;
+  for (size_t i = 0; i < rows * (3 + own); ++i, at += sizeof(float)) {
+    float number;
+    std::memcpy(&number, at, sizeof number);
+    points.add(i % (3 + own), number);
+  }
+  return points;
 }
 
-std::vector<float> read_cloud(const std::string& path, const popcloud::Engine& engine) {
+// The names of the features that a cloud must bring.
+std::vector<std::string> own_features(const popcloud::Engine& engine) {
+  std::vector<std::string> names;
+  for (const std::string& name : engine.features())
+    if (!popcloud::is_computed(name)) names.push_back(name);
+  return names;
+}
+
+// Runs `use` on what a file says, and adds the file's name to what is wrong with it.
+template <class Use>
+void with_points(const std::string& path, size_t own, Use use) {
   try {
     std::string data = read_file(path);
     if (!ends_with(path, ".npy") && !ends_with(path, ".xyz") && !ends_with(path, ".txt"))
       fail("unknown kind of file; valid: .npy, .xyz, .txt");
-    std::vector<float> xyz = ends_with(path, ".npy") ? parse_npy(data) : parse_text(data);
-    return popcloud::prepare(xyz.data(), xyz.size() / 3, engine.points(), engine.normalize());
+    use(ends_with(path, ".npy") ? parse_npy(data, own) : parse_text(data, own));
   } catch (const Error& error) {
     throw Error(error.fault(), path + ": " + error.what());
   }
@@ -168,16 +203,75 @@ void print_answer(const std::string& file, const std::vector<std::string>& class
   std::printf("%s\t%s\t%.4f\n", file.c_str(), classes[static_cast<size_t>(best - answer)].c_str(), 1 / sum);
 }
 
-void run(const Arguments& arguments) {
-  popcloud::Engine engine(arguments.model, arguments.options);
+void run_on_clouds(const Arguments& arguments, popcloud::Engine& engine) {
   std::vector<std::vector<float>> points;
   std::vector<popcloud::Cloud> clouds;
-  for (const std::string& path : arguments.clouds) points.push_back(read_cloud(path, engine));
+  for (const std::string& path : arguments.clouds)
+    with_points(path, 0, [&](const Points& cloud) {
+      points.push_back(
+          popcloud::prepare(cloud.xyz.data(), cloud.count(), engine.points(), engine.normalize()));
+    });
   for (const std::vector<float>& xyz : points) clouds.push_back({xyz.data(), xyz.size() / 3});
   std::vector<float> answers(clouds.size() * engine.classes().size());
   engine.run(clouds.data(), clouds.size(), answers.data());
   for (size_t i = 0; i < clouds.size(); ++i)
     print_answer(arguments.clouds[i], engine.classes(), &answers[i * engine.classes().size()]);
+}
+
+// The classes that occur, the most frequent first.
+void print_counts(const std::string& file, const std::vector<std::string>& classes,
+                  const std::vector<int64_t>& labels) {
+  std::vector<size_t> counts(classes.size()), order;
+  for (int64_t label : labels) ++counts[static_cast<size_t>(label)];
+  for (size_t c = 0; c < counts.size(); ++c)
+    if (counts[c]) order.push_back(c);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return counts[a] > counts[b]; });
+  for (size_t c : order)
+    std::printf("%s\t%s\t%zu\t%.4f\n", file.c_str(), classes[c].c_str(), counts[c],
+                static_cast<double>(counts[c]) / static_cast<double>(labels.size()));
+}
+
+std::string labels_path(const std::string& folder, const std::string& cloud) {
+  std::string name = cloud.substr(cloud.rfind('/') + 1);
+  return folder + "/" + name.substr(0, name.rfind('.')) + ".labels.npy";
+}
+
+void write_labels(const std::string& path, const std::vector<int64_t>& labels) {
+  std::string header =
+      "{'descr': '<i8', 'fortran_order': False, 'shape': (" + std::to_string(labels.size()) + ",), }";
+  header.append(63 - (10 + header.size()) % 64, ' ')
+      .push_back('\n');  // the numbers start at a multiple of 64
+  std::ofstream file(path, std::ios::binary);
+  file.write("\x93NUMPY\1\0", 8);
+  file.put(static_cast<char>(header.size() & 255)).put(static_cast<char>(header.size() >> 8));
+  file << header;
+  file.write(reinterpret_cast<const char*>(labels.data()),
+             static_cast<std::streamsize>(labels.size() * sizeof(int64_t)));
+  file.close();
+  if (!file)
+    throw std::runtime_error(path + ": can't be written; name a folder that is there and that you may write");
+}
+
+void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
+  size_t own = own_features(engine).size();
+  std::set<std::string> written;
+  for (const std::string& path : arguments.clouds)
+    if (!arguments.out.empty() && !written.insert(labels_path(arguments.out, path)).second)
+      throw UsageError{"--out: two files would be written to " + labels_path(arguments.out, path)};
+  for (const std::string& path : arguments.clouds)
+    with_points(path, own, [&](const Points& points) {
+      std::vector<int64_t> labels(points.count());
+      engine.label({points.xyz.data(), points.count(), points.columns.data(), own}, labels.data());
+      print_counts(path, engine.classes(), labels);
+      if (!arguments.out.empty()) write_labels(labels_path(arguments.out, path), labels);
+    });
+}
+
+void run(const Arguments& arguments) {
+  popcloud::Engine engine(arguments.model, arguments.options);
+  if (engine.grid()) return run_on_scenes(arguments, engine);
+  if (!arguments.out.empty()) throw UsageError{"--out: the model gives a class per cloud, none per point"};
+  run_on_clouds(arguments, engine);
 }
 
 int exit_code(Fault fault) { return fault == Fault::kCloud ? 3 : fault == Fault::kFile ? 5 : 9; }
@@ -198,6 +292,8 @@ int main(int count, char** words) {
   } catch (const Error& error) {
     std::fprintf(stderr, "popcloud-run: %s\n", error.what());
     return exit_code(error.fault());
+  } catch (const popcloud::OutOfMemory& error) {  // says how much was asked for
+    std::fprintf(stderr, "popcloud-run: %s\n", error.what());
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "popcloud-run: out of memory\n");
   } catch (const std::exception& error) {

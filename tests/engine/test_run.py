@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from grid_programs import GridBuilder, surface
 from popcloud import Session, native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError
 from popcloud.packed.file import write
+from popcloud.packed.program import Grid
 from programs import random_program
 
 PROGRAM = Path(__file__).parents[2] / "build" / "engine" / "popcloud-run"
@@ -69,6 +72,69 @@ def test_the_program_answers_as_a_session(model, tmp_path, rng):
         for name, cloud in zip(("a.npy", "b.xyz"), clouds, strict=True)
     ]
     assert out.splitlines() == wanted
+
+
+@pytest.fixture
+def scene_model(tmp_path):
+    build = GridBuilder(np.random.default_rng(2), Grid(0.2, 2, 3), 3)
+    below = build.conv(0, 8, kinds="FB", step=1)
+    build.conv(below + 1, 8, step=-1)
+    program = replace(build.program(4), features=("height", "red", "intensity"))
+    write(program, tmp_path / "scenes.popc")
+    return tmp_path / "scenes.popc"
+
+
+@built
+def test_the_program_answers_for_points_as_a_session(scene_model, tmp_path, rng):
+    clouds = [surface(rng, n, 2) for n in (3, 400)]
+    rows = [np.column_stack([cloud.xyz, cloud.features]) for cloud in clouds]
+    np.save(tmp_path / "a.npy", rows[0])
+    (tmp_path / "b.txt").write_text("".join(" ".join(repr(float(x)) for x in row) + " 9\n" for row in rows[1]))
+    code, out, err = call(scene_model, "--out", tmp_path, tmp_path / "a.npy", tmp_path / "b.txt")
+    assert (code, err) == (0, "")
+    session, wanted = Session(scene_model), []
+    for name, cloud in zip(("a.npy", "b.txt"), clouds, strict=True):
+        labels = session.labels(cloud)
+        found = np.load(tmp_path / f"{name[0]}.labels.npy")
+        assert (found.dtype, found.tolist()) == (np.dtype(np.int64), labels.tolist())
+        counts = np.bincount(labels, minlength=4)
+        wanted += [
+            f"{tmp_path / name}\t{session.classes[c]}\t{counts[c]}\t{counts[c] / len(labels):.4f}"
+            for c in np.argsort(-counts, kind="stable")
+            if counts[c]
+        ]
+    assert out.splitlines() == wanted
+
+
+@built
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["SCENES", "a.npy"], 3, "a.npy: expected shape (N, 5), found (4, 3)"),
+        (["SCENES", "a.txt"], 3, "a.txt: line 1: expected 5 numbers, found '1 2 3 4'"),
+        (["SCENES", "empty.txt"], 3, "empty.txt: "),
+        (["SCENES", "nan.txt"], 3, "nan.txt: "),
+        (["SCENES", "far.txt"], 3, "far.txt: "),
+        (["SCENES", "--out", "FOLDER", "a.txt", "a.npy"], 2, "--out: two files would be written to"),
+        (["SCENES", "--out", "MISSING", "good.txt"], 1, "can't be written"),
+        (["MODEL", "--out", "FOLDER", "a.npy"], 2, "--out: the model gives a class per cloud"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_program_refuses_scenes_in_one_line(model, scene_model, tmp_path, words, code, message):
+    np.save(tmp_path / "a.npy", np.ones((4, 3), np.float32))
+    (tmp_path / "a.txt").write_text("1 2 3 4\n")
+    (tmp_path / "good.txt").write_text("1 2 3 4 5\n")
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "nan.txt").write_text("1 2 3 nan 5\n")
+    (tmp_path / "far.txt").write_text("1e9 2 3 4 5\n-1e9 2 3 4 5\n")
+    places = {"MODEL": model, "SCENES": scene_model, "FOLDER": tmp_path, "MISSING": tmp_path / "none"}
+    words = [places.get(w, tmp_path / w if "." in w else w) for w in words]
+    found, _, err = call(*words)
+    assert found == code
+    assert message in err
+    assert err.startswith("popcloud-run: ")
+    assert err.count("\n") == 1
 
 
 @built
