@@ -145,6 +145,8 @@ def test_unet_measures_what_it_says(cases, tiny):
     for parts in row["parts_ms"].values():
         outside = sum(parts[name] for name in cases.unet.FROM_POINTS)
         assert sum(parts.values()) - 2 * parts["sites to logits"] == pytest.approx(outside, abs=0.01)
+    times = {key: timing["median_ms"] for key, timing in row["times"].items()}
+    assert row["times_faster"]["net"]["our float path"] == pytest.approx(times["real"] / times["net"], rel=0.01)
     goals = {each["name"]: each for each in cases.unet._goals("unet_s", row)}
     assert len(goals) == 4
     assert goals["unet_s: times spconv"]["why"] == "no spconv here"
