@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import apart, goal, report
+from popcloud import native
+from popcloud.geometry.voxels import MAX_SITES
 from popcloud.runtime.session import Session
-from popcloud.runtime.tiles import site_count
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 IN_TILES = (5_000_000, 10_000_000)
@@ -95,7 +96,7 @@ def measure(model: str, points: str, how: str) -> dict[str, Any]:
         spent.append(time.perf_counter() - began)
     rise = memory("VmHWM") - before
     return {
-        "sites": site_count(xyz, EDGE),
+        "sites": len(native.engine().voxelize(xyz, EDGE, MAX_SITES)[0]),
         "tiles": tiles,
         "median_ms": round(1e3 * float(np.median(spent)), 2),
         "runs": len(spent),
