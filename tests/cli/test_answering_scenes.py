@@ -98,7 +98,7 @@ def test_run_in_tiles_shows_how_far_it_is_and_what_a_narrow_halo_costs(call, gri
     narrow = call("run", grid, path, "--tile", 4, "--halo", 0, "--json")
     told = re.search(
         r"note: .*large\.npz: a halo of 0 m gives up exact answers, which need ([\d.]+) m; on the tile with the "
-        r"longest seams ([\d.]+)% of the (\d+) labels near them differ from exact ones",
+        r"longest seams ([\d.]+)% of the (\d+) labels within ([\d.]+) m of them differ from exact ones",
         narrow.err,
     )
     seams = json.loads(narrow.out)[0]["seams"]

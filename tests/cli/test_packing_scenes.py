@@ -162,7 +162,9 @@ def test_summary_tells_how_far_a_network_sees_and_what_it_needs(call, model):
     text = call("summary", model, "--sites", 5000).out
     assert "OPs per scene of 5,000 sites on surfaces" in text
     assert f"sees       {found['receptive_radius']:g} m along each axis at most" in text
-    assert re.search(r"^memory     [\d.,]+ MB for 100,000 sites, [\d.,]+ MB for 1,000,000 sites: values", text, re.M)
+    assert re.search(
+        r"^values     [\d.,]+ MB for 100,000 sites, [\d.,]+ MB for 1,000,000 sites of surfaces", text, re.M
+    )
     complaint(call("summary", model, "--points", 9), 2, "--points: choose --sites")
 
 

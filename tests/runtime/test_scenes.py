@@ -9,10 +9,11 @@ from grid_programs import every_grid_op, random_grid_program, surface
 from popcloud import Session, native
 from popcloud.cloud import PointCloud
 from popcloud.errors import CloudError, RecipeError
+from popcloud.geometry.voxels import voxelize
 from popcloud.packed.file import read, write
 from popcloud.packed.program import Program
 from popcloud.runtime import sites, tiles
-from popcloud.runtime.scenes import most_sites
+from popcloud.runtime.scenes import LISTS, most_sites
 from programs import random_program
 
 READINGS = ["reference", *native.engine().available()]
@@ -79,15 +80,18 @@ def test_tiles_give_the_same_bits(grid, large, kernels):
 
 
 @pytest.mark.parametrize("kernels", native.engine().available())
-def test_scene_of_too_many_sites_is_run_in_tiles(grid, large, kernels):
-    whole, told = Session(grid, kernels=kernels), []
-    count = tiles.site_count(large.xyz, read(grid).plan.edge)
-    per_site = whole.scenes.reading.planned(tiles.sites_of_surface(1 << 20, 2)) / (1 << 20)
-    small = Session(grid, kernels=kernels, memory=int(per_site * count / 2))
-    assert count / 2.1 < small.scenes.most < count
-    assert small.run(large, progress=lambda *seen: told.append(seen)).tobytes() == whole.run(large).tobytes()
-    assert len(told) > 2
-    assert 0 < small.peak < whole.peak
+def test_scene_of_too_many_sites_is_run_in_tiles_and_takes_less_memory(grid, rng, kernels):
+    cloud, told = surface(rng, 20_000, 3), []
+    large = PointCloud(cloud.xyz * 4 * LARGE, cloud.features)
+    count = len(voxelize(large.xyz, read(grid).plan.edge).sites)
+    whole = Session(grid, kernels=kernels, threads=1)
+    per_site = LISTS + whole.scenes.reading.planned(tiles.sites_of_surface(1 << 20, 2)) / (1 << 20)
+    small = Session(grid, kernels=kernels, threads=1, memory=int(per_site * count / 4))
+    assert count / 4.1 < small.scenes.most < count / 3.9
+    in_tiles = small.run(large, progress=lambda *seen: told.append(seen))
+    assert in_tiles.tobytes() == whole.run(large).tobytes()
+    assert len(told) > 4
+    assert 0 < 2 * small.peak < whole.peak
 
 
 def test_reference_knows_no_peak(grid, rng):
@@ -97,7 +101,7 @@ def test_reference_knows_no_peak(grid, rng):
 
 
 def test_most_sites_fit_the_memory():
-    assert most_sites(lambda counts: 100 * sum(counts), 1, 1000) == 10
+    assert most_sites(lambda counts: 100 * sum(counts), 1, 10 * (100 + LISTS)) == 10
     assert most_sites(lambda counts: 100 * sum(counts), 1, 10) == 1
     assert most_sites(lambda counts: sum(counts), 3, 1 << 60) == 1 << 22
 

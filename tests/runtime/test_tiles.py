@@ -134,7 +134,7 @@ def test_tiles_of_every_op_and_a_limit_of_sites(rng):
     program, cloud = every_grid_op(3), surface(rng, 900, 3)
     xyz, halo = cloud.xyz * 6, tiles.exact_halo(program)
     whole = answer(program, xyz, cloud.features)
-    most = tiles.site_count(xyz, program.plan.edge) // 2
+    most = len(voxelize(xyz, program.plan.edge).sites) // 2
     tiling = tiles.cut(xyz, program.plan, halo, most)
     told = []
     found = tiles.run(partial(answer, program), xyz, cloud.features, tiling, lambda *seen: told.append(seen))
@@ -176,7 +176,8 @@ def test_sites_are_those_of_voxelize_in_any_pieces(rng, monkeypatch):
     made = voxelize(xyz, 0.3)
     tiling = tiles.cut(xyz, Grid(0.3, 3, 3), 0, MAX_SITES)
     np.testing.assert_array_equal(tiling.sites, made.sites[made.point_to_site])
-    assert tiles.site_count(xyz, 0.3) == len(made.sites)
+    assert len(tiles.cut(xyz, Grid(0.3, 3, 3), 0, len(made.sites)).tiles) == 1
+    assert len(tiles.cut(xyz, Grid(0.3, 3, 3), 0, len(made.sites) - 1).tiles) == 2
     assert len(tiling.tiles) == 1
 
 

@@ -110,9 +110,11 @@ def _note_seams(path: Path, session: Session, seams: Seams) -> None:
     against = (
         "exact ones" if seams.wide == exact else f"those of a halo of {edge * seams.wide:g} m, the widest that fits"
     )
+    near = edge * session.scenes.cube
     note(
         f"{path}: a halo of {edge * seams.halo:g} m gives up exact answers, which need {edge * exact:g} m; on the tile "
-        f"with the longest seams {seams.share:.2%} of the {seams.points:,} labels near them differ from {against}"
+        f"with the longest seams {seams.share:.2%} of the {seams.points:,} labels within {near:g} m of them differ "
+        f"from {against}"
     )
 
 

@@ -147,5 +147,8 @@ def show_about(found: Mapping[str, Any]) -> None:
     radius, halo = found["receptive_radius"], found["exact_halo"]
     print(f"sees       {radius:g} m along each axis at most; tiles with a halo of {halo:g} m are exact")
     if found["planned_bytes"] is not None:
+        from popcloud.runtime.scenes import LISTS
+
         sizes = [f"{size_of(size)} for {int(sites):,} sites" for sites, size in found["planned_bytes"].items()]
-        print(f"memory     {', '.join(sizes)}: values of a scene of surfaces, a quarter of the sites per level")
+        print(f"values     {', '.join(sizes)} of surfaces (a level has a quarter of the sites of the one below);")
+        print(f"           neighbour lists come on top, some {LISTS} bytes a site")

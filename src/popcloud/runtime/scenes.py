@@ -22,6 +22,7 @@ from popcloud.runtime import sites, tiles
 from popcloud.runtime.tiles import Longs, Progress, Seams, Tiling
 
 MANY = 1 << 20  # sites of the scene from which the memory per site is taken
+LISTS = 256  # bytes of neighbour lists and children per site of level 0, about: some 200 in towns and rooms with shifts
 
 Call = Callable[[Floats, Floats | None, bool], Array]
 """(points (N, 3), features (N, F), whether those are all columns or only the cloud's own) -> a row per point."""
@@ -68,7 +69,7 @@ class Scenes:
     plan      its grid
     features  what it reads of each point
     reading   who runs it
-    memory    bytes of values that a scene may have without tiles
+    memory    bytes that a scene may take without tiles, about, above its points and answers
     """
 
     def __init__(
@@ -87,6 +88,11 @@ class Scenes:
     def exact_halo(self) -> int:
         """Return the halo of exact answers in sites."""
         return tiles.exact_halo(self.program)
+
+    @property
+    def cube(self) -> int:
+        """Return how many sites of level 0 a site of the coarsest level is wide."""
+        return tiles.cube_of(self.plan)
 
     def scores(self, cloud: ArrayLike | PointCloud, how: How) -> Floats:
         """Return the answers (N, classes). Raises CloudError as sites.ready and tiles.cut."""
@@ -110,10 +116,11 @@ class Scenes:
 
     def tiling(self, xyz: Floats, how: How) -> Tiling | None:
         """Return how a cloud (N, 3) is cut, None where it is run in one go."""
-        if how.tile is None and (len(xyz) <= self.most or tiles.site_count(xyz, self.plan.edge) <= self.most):
+        if how.tile is None and len(xyz) <= self.most:
             return None
         halo = self.exact_halo if how.halo is None else math.ceil(how.halo / self.plan.edge)
-        return tiles.cut(xyz, self.plan, halo, self.most, how.tile, self.exact_halo)
+        tiling = tiles.cut(xyz, self.plan, halo, self.most, how.tile, self.exact_halo)
+        return tiling if how.tile is not None or len(tiling.tiles) > 1 else None
 
     def _run(self, call: Call, cloud: ArrayLike | PointCloud, how: How) -> Array:
         ready = _checked(cloud)
@@ -149,8 +156,8 @@ def _checked(cloud: ArrayLike | PointCloud) -> PointCloud:
 
 
 def most_sites(planned: Callable[[list[int]], int], levels: int, memory: int) -> int:
-    """Return how many sites a scene of surfaces may have for its values to need so many bytes at most."""
-    per_site = planned(tiles.sites_of_surface(MANY, levels)) / MANY
+    """Return how many sites a scene of surfaces may have for its values and lists to take so many bytes, about."""
+    per_site = LISTS + planned(tiles.sites_of_surface(MANY, levels)) / MANY
     return int(max(1, min(memory / per_site, MAX_SITES)))
 
 

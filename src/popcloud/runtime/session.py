@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Clouds = ArrayLike | PointCloud | Sequence[ArrayLike | PointCloud]
 
-MEMORY = 1 << 30  # bytes of a scene's values without tiles
+MEMORY = 1 << 30  # bytes that a scene may take without tiles
 REFERENCE = "reference"  # the name that chooses the numpy reading instead of the engine
 
 
@@ -30,8 +30,8 @@ class Session:
     path     a model file (*.popc)
     kernels  a name of `popcloud.native.engine().available()`, "reference" for the slow numpy reading, None for the best
     threads  how many threads work; None: one per physical core
-    memory   bytes that the values of a scene may take; a scene of more is run in tiles. The cloud, its columns and its
-             answers come on top, and kernel maps, which are of about the same size
+    memory   bytes that a scene may take, about; one that needs more is run in tiles. The cloud, its columns and its
+             answers come on top
     Raises FileError for a file that can't be used, EngineError for unknown kernels or where no engine was built.
 
     The answers are the same bits whatever kernels and threads are chosen. Sessions may be shared between threads.
