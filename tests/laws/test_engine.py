@@ -122,8 +122,8 @@ def test_the_engine_says_what_the_file_says(load):
     one = load(program, threads=2)
     assert (one.points, one.normalize, tuple(one.classes), one.threads) == (77, "unit_sphere", program.classes, 2)
     assert one.kernels == engine.available()[0]
-    assert one.values == [(v.name, int(v.kind), int(v.rows), v.channels) for v in program.values]
-    assert one.steps == [(list(s.inputs), s.output) for s in program.steps]
+    assert one.values == [(v.name, int(v.kind), int(v.rows), v.channels, v.level) for v in program.values]
+    assert one.steps == [(list(s.inputs), list(s.outputs)) for s in program.steps]
 
 
 def test_profile_names_every_step_and_memory_grows_with_the_cloud(load, rng):
@@ -220,5 +220,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_network_on_a_grid_takes_no_clouds(tmp_path):
     write(every_grid_op(0), tmp_path / "grid.popc")
     one = engine.Engine(tmp_path / "grid.popc", threads=1)
-    with pytest.raises(EngineError, match=r"a network on a voxel grid runs on scenes, not on clouds"):
+    with pytest.raises(
+        EngineError, match="a network on a voxel grid answers for each point of a scene; run it on scenes"
+    ):
         one.run([np.zeros((3, 3), np.float32)])
