@@ -313,10 +313,10 @@ const KernelTable kAvx512{"avx512",
                           avx512::sparse_conv,
                           avx512::sparse_weight_grad,
                           portable::pick,
-                          portable::sign_kernel_bytes,
-                          portable::prepare_sign_kernel,
-                          portable::sum_signs,
-                          portable::finish};
+                          avx512::sign_kernel_bytes,
+                          avx512::prepare_sign_kernel,
+                          avx512::sum_signs,
+                          avx512::finish};
 
 }  // namespace popcloud
 
@@ -324,7 +324,7 @@ const KernelTable kAvx512{"avx512",
 
 namespace popcloud {
 const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

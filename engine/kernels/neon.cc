@@ -322,10 +322,10 @@ const KernelTable kNeon{"neon",
                         neon::sparse_conv,
                         neon::sparse_weight_grad,
                         portable::pick,
-                        portable::sign_kernel_bytes,
-                        portable::prepare_sign_kernel,
-                        portable::sum_signs,
-                        portable::finish};
+                        neon::sign_kernel_bytes,
+                        neon::prepare_sign_kernel,
+                        neon::sum_signs,
+                        neon::finish};
 
 }  // namespace popcloud
 

@@ -1,4 +1,4 @@
-// Stands in for <immintrin.h> so that avx512.cc, unchanged, runs on a processor with AVX2 only: SIMDe gives
+// Stands in for <immintrin.h> so that avx512*.cc, unchanged, run on a processor with AVX2 only: SIMDe gives
 // each AVX-512 intrinsic a meaning in narrower vectors, the functions at the end are those that SIMDe 0.7.4
 // lacks. For the tests only, see engine/tests/emulate_avx512.sh.
 #pragma once
@@ -36,14 +36,18 @@ void store(T* to, uint32_t live, Vector v) {
     if (live >> i & 1) to[i] = lanes[i];
 }
 
-inline simde__m512i widen(__m256i v) {
-  int32_t in[8];
-  int64_t out[8];
+// Lane by lane, from In to Out.
+template <class To, class Out, class In, class From>
+To convert(From v) {
+  constexpr size_t kLanes = sizeof(To) / sizeof(Out);
+  static_assert(kLanes * sizeof(In) == sizeof(From), "as many lanes on both sides");
+  In in[kLanes];
+  Out out[kLanes];
   __builtin_memcpy(in, &v, sizeof(v));
-  for (int i = 0; i < 8; ++i) out[i] = in[i];
-  simde__m512i wide;
-  __builtin_memcpy(&wide, out, sizeof(wide));
-  return wide;
+  for (size_t i = 0; i < kLanes; ++i) out[i] = Out(in[i]);
+  To converted;
+  __builtin_memcpy(&converted, out, sizeof(converted));
+  return converted;
 }
 
 }  // namespace emulated
@@ -54,4 +58,6 @@ inline simde__m512i widen(__m256i v) {
 #define _mm512_mask_storeu_epi64(to, live, v) emulated::store<int64_t>(to, live, v)
 #define _mm512_mask_storeu_ps(to, live, v) emulated::store<float>(to, live, v)
 #define _mm256_mask_storeu_epi32(to, live, v) emulated::store<int32_t>(to, live, v)
-#define _mm512_cvtepi32_epi64(v) emulated::widen(v)
+#define _mm512_cvtepi32_epi64(v) emulated::convert<simde__m512i, int64_t, int32_t>(v)
+#define _mm512_cvtepi16_epi32(v) emulated::convert<simde__m512i, int32_t, int16_t>(v)
+#define _mm512_cvtepi32_ps(v) emulated::convert<simde__m512, float, int32_t>(v)
