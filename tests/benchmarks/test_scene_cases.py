@@ -164,7 +164,7 @@ def test_scale_measures_scenes_and_their_tiles(cases, tmp_path, monkeypatch):
     model, points = cases.scale.write_models(tmp_path)["baseline"], tmp_path / "points.npy"
     xyz = cases.scale.landscape(400_000)
     np.save(points, xyz)
-    whole, tiled = (cases.scale.measure(str(model), str(points), memory) for memory in ("100000000", "10000000"))
+    whole, tiled = (cases.scale.measure(str(model), str(points), memory) for memory in ("100000000", "40000000"))
     assert whole["sites"] == tiled["sites"] == len(voxelize(xyz, cases.scale.EDGE).sites)
     assert whole["tiles"] == whole["runs"] == 1 < tiled["tiles"]
     assert 0 < tiled["peak_bytes"] < whole["peak_bytes"] < 1e8
