@@ -22,7 +22,6 @@ from popcloud.learn.scenes.recipe import SceneRecipe
 from popcloud.learn.scenes.stages import total_epochs
 from popcloud.learn.scenes.train import train
 from popcloud.learn.tasks import load
-from popcloud.runtime.session import REFERENCE
 from popcloud.show_scenes import scenes_picture
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -64,8 +63,8 @@ def demo(args: argparse.Namespace) -> None:
     tests = {network: trained(network, args)["test"] for network in (FLOAT, BINARY)}
     model = args.out / "rooms.popc"
     packed = packing.pack(args.out / BINARY.folder, model, "made by the demo")
-    proof = parts.exactness(args.out / BINARY.folder, model, args.verify_scenes, "scenes", REFERENCE)
-    drawing = drawn(args.out / "rooms.png", Session(model, kernels=REFERENCE))
+    proof = parts.exactness(args.out / BINARY.folder, model, args.verify_scenes, "scenes")
+    drawing = drawn(args.out / "rooms.png", Session(model))
     sizes = f"{packed.float32_bytes:,}", f"{packed.bytes:,} ({packed.ratio:.1f} x smaller)"
     print(
         "\n"
