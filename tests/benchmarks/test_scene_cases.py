@@ -158,13 +158,14 @@ def test_sparse_conv_measures_both_layers(cases, tiny):
     assert set(row["times"]) == {"binary", "float"}
 
 
+@pytest.mark.slow
 def test_scale_measures_scenes_and_their_tiles(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(cases.scale, "SECONDS", 0)
     monkeypatch.setattr(cases.scale, "VARIANTS", ("baseline",))
     model, points = cases.scale.write_models(tmp_path)["baseline"], tmp_path / "points.npy"
     xyz = cases.scale.landscape(400_000)
     np.save(points, xyz)
-    whole, tiled = (cases.scale.measure(str(model), str(points), memory) for memory in ("100000000", "40000000"))
+    whole, tiled = (cases.scale.measure(str(model), str(points), memory) for memory in ("100000000", "70000000"))
     assert whole["sites"] == tiled["sites"] == len(voxelize(xyz, cases.scale.EDGE).sites)
     assert whole["tiles"] == whole["runs"] == 1 < tiled["tiles"]
     assert 0 < tiled["peak_bytes"] < whole["peak_bytes"] < 1e8
