@@ -1,11 +1,12 @@
 // Large arrays, counted: what a run holds, and one clear error where memory ends.
 #pragma once
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace popcloud {
 
@@ -21,22 +22,35 @@ class OutOfMemory : public std::bad_alloc {
   std::string what_;
 };
 
-// Bytes held now, and the most that were held at once since the last reset.
+// Memory for the arrays of one engine. What an array gives back is kept for the next one: asking the system
+// again for memory that it has to clear first would take a tenth of a run. Counts bytes, kept ones too.
 class Ledger {
  public:
-  void add(size_t bytes) {
-    size_t now = now_ += bytes, peak = peak_;
-    while (peak < now && !peak_.compare_exchange_weak(peak, now)) {
-    }
-  }
-  void remove(size_t bytes) { now_ -= bytes; }
-  void reset() { peak_ = now_.load(); }
-  size_t now() const { return now_; }
+  struct Block {
+    void* data;
+    size_t bytes;
+  };
+
+  Ledger() = default;
+  Ledger(const Ledger&) = delete;
+  ~Ledger() { drop(0, SIZE_MAX); }
+
+  Block take(size_t bytes);  // of at least so many. Throws OutOfMemory
+  void give(const Block& block);
+  void reset();  // from now on `peak` counts anew
   size_t peak() const { return peak_; }
 
  private:
-  std::atomic<size_t> now_{0}, peak_{0};
+  void drop(size_t above, size_t below);
+
+  std::mutex mutex_;
+  std::vector<Block> free_;
+  size_t blocks_ = 0, held_ = 0, peak_ = 0;
 };
+
+// Aligned to 64 bytes, with 64 bytes behind that may be read. Throws OutOfMemory.
+void* allocate(size_t bytes);
+void release(void* data);
 
 // `count` elements without values yet, aligned to 64 bytes; plain data only. Throws OutOfMemory.
 template <class T>
@@ -45,9 +59,7 @@ class Array {
   Array() = default;
   explicit Array(size_t count, Ledger* ledger = nullptr) : size_(count), ledger_(ledger) {
     if (count > SIZE_MAX / 2 / sizeof(T)) throw OutOfMemory(SIZE_MAX / 2);
-    data_ = static_cast<T*>(::operator new(bytes() + 64, std::align_val_t{64}, std::nothrow));
-    if (!data_) throw OutOfMemory(bytes());
-    if (ledger_) ledger_->add(bytes());
+    block_ = ledger ? ledger->take(bytes()) : Ledger::Block{allocate(bytes()), bytes()};
   }
   Array(Array&& other) noexcept { swap(other); }
   Array& operator=(Array&& other) noexcept {
@@ -56,30 +68,35 @@ class Array {
     return *this;
   }
   ~Array() {
-    if (ledger_) ledger_->remove(bytes());
-    ::operator delete(static_cast<void*>(data_), std::align_val_t{64});
+    if (ledger_)
+      ledger_->give(block_);
+    else
+      release(block_.data);
   }
 
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  T* begin() { return data_; }
-  T* end() { return data_ + size_; }
-  const T* begin() const { return data_; }
-  const T* end() const { return data_ + size_; }
-  T& operator[](size_t i) { return data_[i]; }
-  const T& operator[](size_t i) const { return data_[i]; }
+  // Keeps the first `count` elements, and the memory.
+  void shrink(size_t count) { size_ = count; }
+
+  T* data() { return static_cast<T*>(block_.data); }
+  const T* data() const { return static_cast<const T*>(block_.data); }
+  T* begin() { return data(); }
+  T* end() { return data() + size_; }
+  const T* begin() const { return data(); }
+  const T* end() const { return data() + size_; }
+  T& operator[](size_t i) { return data()[i]; }
+  const T& operator[](size_t i) const { return data()[i]; }
   size_t size() const { return size_; }
   size_t bytes() const { return size_ * sizeof(T); }
   bool empty() const { return size_ == 0; }
 
  private:
   void swap(Array& other) noexcept {
-    std::swap(data_, other.data_);
+    std::swap(block_, other.block_);
     std::swap(size_, other.size_);
     std::swap(ledger_, other.ledger_);
   }
 
-  T* data_ = nullptr;
+  Ledger::Block block_{nullptr, 0};
   size_t size_ = 0;
   Ledger* ledger_ = nullptr;
 };
