@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -160,3 +164,33 @@ def test_tiles_are_for_scenes(tmp_path):
     with pytest.raises(RecipeError, match="no seams"):
         session.seams(np.zeros((4, 3)), np.zeros(4, np.int64), halo=1.0)
     assert session.peak is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel how large the process is")
+def test_out_of_memory_is_an_error_that_says_how_much_and_the_session_lives_on(grid):
+    """In a process of its own, whose address space may grow by 20 MB more and no further."""
+    code = f"""
+import resource
+import numpy as np
+from popcloud import Session
+from popcloud.cloud import PointCloud
+
+rng = np.random.default_rng(0)
+xyz = (rng.random((200_000, 3)) * [60, 60, 1]).astype(np.float32)
+cloud = PointCloud(xyz, np.ones((len(xyz), 3), np.float32))
+session = Session({str(grid)!r}, threads=1)
+session.labels(PointCloud(xyz[:9], cloud.features[:9]))
+pages = int(open("/proc/self/statm").read().split()[0])
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 20_000_000, hard))
+try:
+    session.labels(cloud)
+except MemoryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+print(len(session.labels(cloud)))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    said, points = done.stdout.splitlines()
+    assert re.match(r"out of memory: \d{6,} bytes could not be had; run the cloud in smaller tiles", said)
+    assert points == "200000"
