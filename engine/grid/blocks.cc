@@ -1,18 +1,21 @@
 #include "grid/blocks.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace popcloud {
 
 BlockTable::BlockTable(Ledger* ledger, size_t expected) : ledger_(ledger) {
-  size_t slots = 1024;
-  while (slots < 2 * expected) slots *= 2;
-  clear_slots(slots);
-  blocks_ = Array<Block>(slots / 2, ledger_);
+  size_t blocks = 1024;
+  while (blocks < expected) blocks *= 2;
+  clear_slots(kSlots * blocks);
+  blocks_ = Array<Block>(blocks, ledger_);
 }
 
 void BlockTable::clear_slots(size_t count) {
-  slots_ = Array<Slot>();  // first, so that old and new are not held together
-  slots_ = Array<Slot>(count, ledger_);
-  for (Slot& slot : slots_) slot = {kNoKey, kNoBlock};
+  slots_ = Array<uint32_t>();  // first, so that old and new are not held together
+  slots_ = Array<uint32_t>(count, ledger_);
+  std::fill(slots_.begin(), slots_.end(), kNoBlock);
   mask_ = count - 1;
   shift_ = 64;
   while (count >>= 1) --shift_;
@@ -23,20 +26,20 @@ uint32_t BlockTable::append(uint64_t key, size_t at) {
     grow();
     return add(key);
   }
-  slots_[at] = {key, static_cast<uint32_t>(size_)};
+  slots_[at] = static_cast<uint32_t>(size_);
   blocks_[size_] = {key, 0};
   return static_cast<uint32_t>(size_++);
 }
 
 void BlockTable::grow() {
   Array<Block> more(2 * blocks_.size(), ledger_);
-  for (size_t i = 0; i < size_; ++i) more[i] = blocks_[i];
+  std::copy(blocks_.begin(), blocks_.end(), more.begin());
   blocks_ = std::move(more);
   clear_slots(2 * slots_.size());
   for (size_t i = 0; i < size_; ++i) {
     size_t at = home(blocks_[i].key);
-    while (slots_[at].key != kNoKey) at = (at + 1) & mask_;
-    slots_[at] = {blocks_[i].key, static_cast<uint32_t>(i)};
+    while (slots_[at] != kNoBlock) at = (at + 1) & mask_;
+    slots_[at] = static_cast<uint32_t>(i);
   }
 }
 

@@ -8,7 +8,7 @@ namespace popcloud {
 
 // A cube of 4^3 sites, aligned to its own size.
 struct Block {
-  uint64_t key;    // its coordinates, side by side; anything but all ones
+  uint64_t key;    // its coordinates, side by side
   uint64_t sites;  // bit p: there is a site at place p, the Morton code of the place within the block
 };
 
@@ -20,15 +20,16 @@ class BlockTable {
   // The number of the block with that key; a new, empty block if there was none.
   uint32_t add(uint64_t key) {
     for (size_t at = home(key);; at = (at + 1) & mask_) {
-      if (slots_[at].key == key) return slots_[at].number;
-      if (slots_[at].key == kNoKey) return append(key, at);
+      const uint32_t number = slots_[at];
+      if (number == kNoBlock) return append(key, at);
+      if (blocks_[number].key == key) return number;
     }
   }
 
   // The number of the block with that key, kNoBlock if there is none.
   uint32_t find(uint64_t key) const {
     for (size_t at = home(key);; at = (at + 1) & mask_)
-      if (slots_[at].key == key || slots_[at].key == kNoKey) return slots_[at].number;
+      if (slots_[at] == kNoBlock || blocks_[slots_[at]].key == key) return slots_[at];
   }
 
   size_t size() const { return size_; }
@@ -38,11 +39,7 @@ class BlockTable {
   static constexpr uint32_t kNoBlock = UINT32_MAX;
 
  private:
-  struct Slot {
-    uint64_t key;
-    uint32_t number;
-  };
-  static constexpr uint64_t kNoKey = UINT64_MAX;
+  static constexpr size_t kSlots = 4;  // per block, at least
 
   size_t home(uint64_t key) const { return (key * 0x9E3779B97F4A7C15) >> shift_; }
   uint32_t append(uint64_t key, size_t at);
@@ -52,8 +49,8 @@ class BlockTable {
   Ledger* ledger_;
   size_t size_ = 0, mask_ = 0;
   int shift_ = 0;
-  Array<Slot> slots_;    // a power of two, at most half of them taken
-  Array<Block> blocks_;  // half as many
+  Array<uint32_t> slots_;  // a power of two of block numbers: small, so that they stay in the cache
+  Array<Block> blocks_;
 };
 
 // A number with two zeros before each of its lowest 21 bits.

@@ -32,28 +32,33 @@ std::string python_float(double number) {
   return plain ? text("%.*f", std::max(digits - exponent, 1), number) : scientific;
 }
 
-// Of the points of one thread. Points are taken four at a time, so that all lanes of a register have work.
+// Of the points of one thread: the ends of x, y, z, and 0, or NaN if a coordinate is not finite.
 struct Extent {
-  static constexpr size_t kLanes = 12;
-  float low[kLanes], high[kLanes], odd[kLanes];  // odd: 0, or NaN if a coordinate is not finite
+  float low[3], high[3], odd;
+};
 
-  void see(const float* xyz, size_t points) {
-    std::fill(low, low + kLanes, std::numeric_limits<float>::infinity());
-    std::fill(high, high + kLanes, -std::numeric_limits<float>::infinity());
-    std::fill(odd, odd + kLanes, 0.0f);
-    size_t count = 3 * points, i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      for (size_t lane = 0; lane < kLanes; ++lane) see(xyz[i + lane], lane);
-    for (; i < count; ++i) see(xyz[i], i % 3);
-  }
-
- private:
-  void see(float value, size_t lane) {
+// Points are taken four at a time, so that all lanes of a register have work.
+Extent extent_of(const float* xyz, size_t points) {
+  constexpr size_t kLanes = 12;
+  float low[kLanes], high[kLanes], odd[kLanes];
+  for (size_t lane = 0; lane < kLanes; ++lane) low[lane] = high[lane] = xyz[lane % 3], odd[lane] = 0;
+  auto see = [&](float value, size_t lane) {
     low[lane] = value < low[lane] ? value : low[lane];
     high[lane] = value > high[lane] ? value : high[lane];
     odd[lane] += value * 0.0f;
+  };
+  size_t i = 0;
+  for (; i + kLanes <= 3 * points; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) see(xyz[i + lane], lane);
+  for (; i < 3 * points; ++i) see(xyz[i], i % 3);
+  Extent extent{{low[0], low[1], low[2]}, {high[0], high[1], high[2]}, 0};
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    extent.low[lane % 3] = std::min(extent.low[lane % 3], low[lane]);
+    extent.high[lane % 3] = std::max(extent.high[lane % 3], high[lane]);
+    extent.odd += odd[lane];
   }
-};
+  return extent;
+}
 
 [[noreturn]] void refuse_points(const float* xyz, size_t points) {
   size_t bad = 0;
@@ -105,18 +110,19 @@ Ends checked_ends(const float* xyz, size_t points, double edge, size_t most_site
   std::vector<Extent> extents(pool.size());
   pool.run([&](size_t thread) {
     Range range = part(points, 4, thread, pool.size());
-    extents[thread].see(xyz + 3 * range.first, range.last - range.first);
+    if (range.first == range.last) range = {0, 1};  // few points: one is seen twice, which changes no end
+    extents[thread] = extent_of(xyz + 3 * range.first, range.last - range.first);
   });
   Ends ends;
-  std::fill(ends.low, ends.low + 3, std::numeric_limits<double>::infinity());
-  std::fill(ends.high, ends.high + 3, -std::numeric_limits<double>::infinity());
   float odd = 0;
-  for (const Extent& extent : extents)
-    for (size_t lane = 0; lane < Extent::kLanes; ++lane) {
-      ends.low[lane % 3] = std::min(ends.low[lane % 3], static_cast<double>(extent.low[lane]));
-      ends.high[lane % 3] = std::max(ends.high[lane % 3], static_cast<double>(extent.high[lane]));
-      odd += extent.odd[lane];
+  for (int axis = 0; axis < 3; ++axis) ends.low[axis] = ends.high[axis] = static_cast<double>(xyz[axis]);
+  for (const Extent& extent : extents) {
+    for (int axis = 0; axis < 3; ++axis) {
+      ends.low[axis] = std::min(ends.low[axis], static_cast<double>(extent.low[axis]));
+      ends.high[axis] = std::max(ends.high[axis], static_cast<double>(extent.high[axis]));
     }
+    odd += extent.odd;
+  }
   if (odd != 0) refuse_points(xyz, points);
   if (!(edge > 0 && std::isfinite(edge)))
     throw Error(Fault::kCloud, "voxel edge " + python_float(edge) + ": expected a positive number of metres");

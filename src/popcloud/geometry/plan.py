@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.geometry import fast as engine
 from popcloud.geometry.kernel_map import SIZES
-from popcloud.geometry.pyramid import Pyramid, build
-from popcloud.geometry.voxels import MAX_SITES, voxelize
+from popcloud.geometry.pyramid import Pyramid, build, by_engine
+from popcloud.geometry.voxels import MAX_SITES, Voxels, voxelize
 
 MAX_LEVELS = 16
 
@@ -38,9 +39,18 @@ class GridPlan:
         if self.size not in SIZES:
             raise RecipeError(f"plan: kernel size {self.size}: expected one of {', '.join(map(str, SIZES))}")
 
-    def build(self, xyz: object, *, max_sites: int = MAX_SITES) -> Pyramid:
-        """Return the pyramid of a cloud (N, 3); errors as voxels.voxelize."""
-        return build(voxelize(xyz, self.edge, max_sites=max_sites), self.levels, self.size)
+    def voxels(self, xyz: object, *, max_sites: int = MAX_SITES, fast: bool | None = None) -> Voxels:
+        """Return the finest sites of a cloud (N, 3); errors as voxels.voxelize, `fast` as pyramid.build."""
+        by = engine.voxelize if by_engine(fast) else voxelize
+        return by(xyz, self.edge, max_sites=max_sites)
+
+    def build(self, xyz: object, *, max_sites: int = MAX_SITES, fast: bool | None = None) -> Pyramid:
+        """Return the pyramid of a cloud (N, 3); errors and `fast` as there."""
+        return self.over(self.voxels(xyz, max_sites=max_sites, fast=fast), fast=fast)
+
+    def over(self, voxels: Voxels, *, fast: bool | None = None) -> Pyramid:
+        """Return the pyramid over the finest sites."""
+        return build(voxels, self.levels, self.size, fast=fast)
 
 
 PLANS = {"grid": GridPlan}

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from popcloud.geometry.kernel_map import Ints, KernelMap, stack_maps, strided, submanifold
+from popcloud import native
+from popcloud.geometry import fast as engine
+from popcloud.geometry import kernel_map as plain
+from popcloud.geometry.kernel_map import Ints, KernelMap, stack_maps
 from popcloud.geometry.voxels import Voxels
 
 
@@ -33,15 +36,24 @@ class Pyramid:
     point_to_site: Ints
 
 
-def build(voxels: Voxels, levels: int, size: int = 3) -> Pyramid:
-    """Return the pyramid of `levels` levels over the voxels, with submanifold maps of `size` 3 or 5."""
+def build(voxels: Voxels, levels: int, size: int = 3, *, fast: bool | None = None) -> Pyramid:
+    """Return the pyramid of `levels` levels over the voxels, with submanifold maps of `size` 3 or 5.
+
+    fast  by the compiled engine, or in plain numpy, which gives the same; None: by the engine where there is one
+    """
+    by = engine if by_engine(fast) else plain
     sites, made, down = voxels.sites, [], []
     for level in range(levels):
         if level:
-            sites, to_coarse = strided(sites)
+            sites, to_coarse = by.strided(sites)
             down.append(to_coarse)
-        made.append(Level(sites, submanifold(sites, size)))
+        made.append(Level(sites, by.submanifold(sites, size)))
     return Pyramid(tuple(made), tuple(down), voxels.point_to_site)
+
+
+def by_engine(fast: bool | None) -> bool:
+    """Return what `fast` means here: None is whether the compiled engine is there."""
+    return native.available() if fast is None else fast
 
 
 def stack(pyramids: Sequence[Pyramid]) -> Pyramid:

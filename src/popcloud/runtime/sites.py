@@ -71,7 +71,7 @@ def ready(program: Program, cloud: PointCloud | ArrayLike) -> tuple[Floats, Pyra
 def of_columns(program: Program, xyz: Floats, columns: Floats) -> tuple[Floats, Pyramid]:
     """Return the same from points (N, 3) and all that the network reads of each, (N, F)."""
     plan = plan_of(program.plan)
-    at = plan.build(xyz)
+    at = plan.build(xyz, fast=False)
     return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), columns), at
 
 

@@ -17,8 +17,8 @@ from popcloud.data.augment_scenes import AugmentScenes
 from popcloud.errors import CloudError, DatasetError, RecipeError
 from popcloud.geometry.inputs import COMPUTED
 from popcloud.geometry.plan import GridPlan
-from popcloud.geometry.pyramid import Pyramid, build, stack
-from popcloud.geometry.voxels import majority_labels, mean_features, voxelize
+from popcloud.geometry.pyramid import Pyramid, stack
+from popcloud.geometry.voxels import majority_labels, mean_features
 
 Labels = NDArray[np.int64]
 View = tuple[int, int]  # which scene, and which of its changed copies in the epoch
@@ -88,13 +88,13 @@ def make(shop: Workshop, order: Order) -> Sample:
 def sample(shop: Workshop, cloud: PointCloud, name: str) -> Sample:
     """Return one scene as a network reads it; a cloud without labels has IGNORE everywhere."""
     try:
-        voxels = voxelize(cloud.xyz, shop.plan.edge, max_sites=shop.max_sites)
+        voxels = shop.plan.voxels(cloud.xyz, max_sites=shop.max_sites)
     except CloudError as error:
         raise CloudError(f"scene {name}: {error}") from error
     labels = np.full(len(cloud), IGNORE, dtype=np.int64) if cloud.labels is None else cloud.labels
     x = mean_features(voxels, columns(cloud, shop.inputs))
     voted = majority_labels(voxels, labels, len(shop.scenes.classes))
-    return Sample(build(voxels, shop.plan.levels, shop.plan.size), x, voted)
+    return Sample(shop.plan.over(voxels), x, voted)
 
 
 def columns(cloud: PointCloud, inputs: Sequence[str]) -> Floats:
