@@ -7,7 +7,7 @@ import pytest
 
 from popcloud.cloud import PointCloud
 from popcloud.errors import CloudError
-from popcloud.geometry.inputs import height, one, point_columns
+from popcloud.geometry.inputs import Columns, height, one, point_columns
 
 
 def cloud(rng, features=2):
@@ -31,6 +31,14 @@ def test_height_is_tens_of_metres_over_what_one_in_a_hundred_lies_below(rng):
     np.testing.assert_allclose(np.ptp(found), 0.1 * np.ptp(given.xyz[:, 2]), rtol=1e-5)
     np.testing.assert_allclose(height(given.xyz + np.float32([0, 0, 64]))[:, 0], found, atol=1e-5)
     assert height(given.xyz[:1])[0, 0] == 0
+
+
+def test_rows_of_columns_are_those_of_the_whole_cloud(rng):
+    given, names = cloud(rng), ["height", "red", "one", "green"]
+    rows = np.array([7, 3, 999, 3])
+    found = Columns(given, names)[rows]
+    np.testing.assert_array_equal(found, point_columns(given, names)[rows])
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
 
 
 def test_features_that_nobody_asks_for_are_left_out(rng):

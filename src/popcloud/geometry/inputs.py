@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from popcloud.cloud import Floats, PointCloud
 from popcloud.errors import CloudError
@@ -44,10 +45,23 @@ def own_features(cloud: PointCloud, names: Sequence[str]) -> Floats:
     return np.ascontiguousarray(found, np.float32)
 
 
+class Columns:
+    """What a network reads of the points of a whole cloud, any rows of it: `columns[rows]` is (M, F) float32.
+
+    Computed columns are computed once, over all points. Raises CloudError as `own_features`.
+    """
+
+    def __init__(self, cloud: PointCloud, names: Sequence[str]):
+        own, found = [name for name in names if name not in COMPUTED], own_features(cloud, names)
+        self.parts = [
+            COMPUTED[name](cloud.xyz)[:, 0] if name in COMPUTED else found[:, own.index(name)] for name in names
+        ]
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> Floats:
+        """Return the columns of these points."""
+        return np.stack([part[rows] for part in self.parts], axis=1)
+
+
 def point_columns(cloud: PointCloud, names: Sequence[str]) -> Floats:
     """Return the columns of these names, (N, F) float32: computed ones, and the cloud's features; errors as there."""
-    own, found = [name for name in names if name not in COMPUTED], own_features(cloud, names)
-    columns = np.empty((len(cloud), len(names)), np.float32)
-    for place, name in enumerate(names):
-        columns[:, place] = COMPUTED[name](cloud.xyz)[:, 0] if name in COMPUTED else found[:, own.index(name)]
-    return columns
+    return Columns(cloud, names)[:]

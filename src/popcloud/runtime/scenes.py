@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from popcloud.cloud import Floats, PointCloud, check_xyz
 from popcloud.errors import RecipeError
-from popcloud.geometry.inputs import own_features, point_columns
+from popcloud.geometry.inputs import Columns, own_features
 from popcloud.geometry.voxels import MAX_SITES
 from popcloud.packed.file import read
 from popcloud.packed.program import Array, Grid, Program
@@ -110,7 +110,7 @@ class Scenes:
         tiling = self.tiling(ready.xyz, how)
         if tiling is None:
             return None
-        columns = point_columns(ready, self.features)
+        columns = Columns(ready, self.features)
         answer, limits = self._whole(self.reading.labels), {"exact": self.exact_halo, "most": self.most}
         return tiles.seams(answer, ready.xyz, columns, labels, tiling, **limits)
 
@@ -131,7 +131,7 @@ class Scenes:
             found = call(ready.xyz, own if own.shape[1] else None, False)
             self._note_peak()
             return found
-        return tiles.run(self._whole(call), ready.xyz, point_columns(ready, self.features), tiling, how.progress)
+        return tiles.run(self._whole(call), ready.xyz, Columns(ready, self.features), tiling, how.progress)
 
     def _whole(self, call: Call) -> tiles.Answer:
         """Return a call for points with all their columns."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from popcloud.cloud import Floats
 from popcloud.errors import CloudError, RecipeError
+from popcloud.geometry.inputs import Columns
 from popcloud.geometry.voxels import FARTHEST, Ints, voxelize
 from popcloud.packed.program import CONVOLUTIONS, NEIGHBOURS, Array, Grid, Program, Step
 
@@ -241,12 +242,14 @@ class _Cutter:
 # --- running them -----------------------------------------------------------------------------------------------------
 
 
-def run(answer: Answer, xyz: Floats, columns: Floats, tiling: Tiling, progress: Progress | None = None) -> Array:
+def run(
+    answer: Answer, xyz: Floats, columns: Columns | Floats, tiling: Tiling, progress: Progress | None = None
+) -> Array:
     """Return the answers of all points, each from the tile in whose core it lies.
 
     xyz       (N, 3), the cloud that the tiling is of
-    columns   (N, F): all that the network reads of each point, of the whole cloud, as its height over the ground
-              depends on all points
+    columns   of all points, (N, F) or rows of it on demand: what the network reads, where the height over the ground,
+              for one, depends on the whole cloud
     progress  told before the first tile and after each
     """
     answers: Array | None = None
@@ -295,7 +298,7 @@ class Seams:
 
 
 def seams(
-    answer: Answer, xyz: Floats, columns: Floats, labels: Longs, tiling: Tiling, *, exact: int, most: int
+    answer: Answer, xyz: Floats, columns: Columns | Floats, labels: Longs, tiling: Tiling, *, exact: int, most: int
 ) -> Seams | None:
     """Return how many labels at the seams of one tile differ from those of a wider halo; None if there is no seam.
 
