@@ -47,7 +47,8 @@ struct Pairs {
 
 // Which input rows each output row of a sparse layer reads. An entry is an input row times 128 plus the
 // number of the offset it lies at: row r reads entries[begin[r]] to entries[begin[r + 1] - 1]. Without
-// `begin` it reads entries[r] alone; without `entries` too, input row r at offset 0.
+// `begin` it reads entries[r] alone; without `entries` too, input row r at offset 0. No row reads the same
+// offset twice, so none has more than kMostOffsets entries.
 struct Gather {
   const uint32_t* begin;
   const uint32_t* entries;

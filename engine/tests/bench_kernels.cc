@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "memory.h"
 
 using namespace popcloud;
 
@@ -137,13 +138,13 @@ struct SparseJob {
   std::vector<uint64_t> x, bits, seen;
   std::vector<uint8_t> memory;
   SignKernel w;
-  std::vector<float> sums, shortcut, out, constants;
+  Array<float> sums, shortcut, out, constants;
   std::vector<uint64_t> words[3];
   uint64_t* outputs[3];
   Finish finish;
 };
 
-constexpr size_t kTileRows = 256;  // whose sums stay in the second cache, as in a run
+constexpr size_t kTileRows = 128;  // whose sums stay in the second cache, as in a run
 
 void run_sum_signs(void* p) {
   SparseJob& j = *static_cast<SparseJob*>(p);
@@ -181,9 +182,10 @@ void make_sparse_job(const KernelTable& table, const Scene& scene, size_t inputs
   void* prepared = job.memory.data() + (64 - reinterpret_cast<uintptr_t>(job.memory.data()) % 64) % 64;
   table.prepare_sign_kernel(job.w, prepared);
   if (job.memory.size() > 64) job.w.prepared = prepared;
-  job.sums.resize(kTileRows * channels), job.shortcut.assign(rows * channels, 0.5f),
-      job.out.resize(rows * channels);
-  job.constants.assign(8 * channels, 0.25f);
+  job.sums = Array<float>(kTileRows * channels), job.shortcut = Array<float>(rows * channels);
+  job.out = Array<float>(rows * channels), job.constants = Array<float>(8 * channels);
+  for (Array<float>* each : {&job.sums, &job.shortcut, &job.out, &job.constants})
+    for (float& v : *each) v = float(rng() % 200) / 100 - 1;
   for (int i = 0; i < 3; ++i) job.words[i].resize(rows * out_words), job.outputs[i] = job.words[i].data();
   const float* c = job.constants.data();
   job.finish = {channels,
