@@ -16,7 +16,7 @@ ARM_RUN := $(shell command -v qemu-aarch64-static 2>/dev/null)
 
 help:
 	@echo "make demo         train, pack, verify and run binary networks on made-up shapes and rooms"
-	@echo "make test         all tests: Python, engine, and ARM under emulation where it can be"
+	@echo "make test         all tests: Python, engine, with sanitizers too, and ARM under emulation where it can be"
 	@echo "make build        set up: virtual environment, packages, compiled engine"
 	@echo "make laws         only the tests of what holds for every member of a family"
 	@echo "make bench        the measurements; CASE=gemm|pointnet|training for one of them"
@@ -48,7 +48,7 @@ demo: $(ENGINE)
 	$(BIN)/python examples/demo.py
 
 test: $(ENGINE)
-	@$(MAKE) --no-print-directory engine-test
+	@$(MAKE) --no-print-directory engine-test sanitize
 	$(BIN)/python -m pytest -q
 	@$(MAKE) --no-print-directory arm-test avx512-test
 

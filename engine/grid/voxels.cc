@@ -26,7 +26,7 @@ class Lattice {
  public:
   Lattice(const Ends& ends, double edge) : edge_(edge) {
     for (int axis = 0; axis < 3; ++axis)
-      origin_[axis] = static_cast<int32_t>(std::floor(ends.low[axis] / edge)) >> kSpanBits << kSpanBits;
+      origin_[axis] = static_cast<int32_t>(std::floor(ends.low[axis] / edge)) & -(1 << kSpanBits);
   }
 
   void place(const float* xyz, size_t points, Cells& cells) const {

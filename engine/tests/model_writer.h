@@ -310,7 +310,7 @@ class File {
   ~File() { std::remove(path.c_str()); }
   void write(const Bytes& bytes, size_t count) const {
     FILE* file = std::fopen(path.c_str(), "wb");
-    bool whole = file && std::fwrite(bytes.data(), 1, count, file) == count;
+    bool whole = file && (count == 0 || std::fwrite(bytes.data(), 1, count, file) == count);
     if (!whole || std::fclose(file) != 0) std::perror("write"), std::exit(2);
   }
   std::string path;
