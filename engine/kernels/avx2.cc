@@ -322,6 +322,7 @@ const KernelTable kAvx2{"avx2",
                         avx2::affine,
                         avx2::sparse_conv,
                         avx2::sparse_weight_grad,
+                        avx2::sum_floats,
                         avx2::pick,
                         avx2::sign_kernel_bytes,
                         avx2::prepare_sign_kernel,
@@ -333,8 +334,9 @@ const KernelTable kAvx2{"avx2",
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -21,6 +21,7 @@ constexpr int most_sums(int vectors) { return vectors == 1 ? 10 : 6; }
 POPCLOUD_INLINE __m256i first_lanes(size_t live) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(live)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+POPCLOUD_INLINE Vec zero() { return _mm256_setzero_ps(); }
 POPCLOUD_INLINE Vec load(const float* from) { return _mm256_loadu_ps(from); }
 POPCLOUD_INLINE void store(float* to, Vec v) { _mm256_storeu_ps(to, v); }
 // Half a vector is common (4 or 12 channels), and a mask is slow on some processors.
@@ -43,6 +44,11 @@ POPCLOUD_INLINE Vec fma(Vec a, Vec b, Vec sum) { return _mm256_fmadd_ps(a, b, su
 
 void sparse_conv(FloatRows x, const float* w, size_t channels, Pairs pairs, float* y, size_t y_stride) {
   conv(x, w, channels, pairs, y, y_stride);
+}
+
+void sum_floats(const float* x, size_t inputs, const float* w, size_t channels, const Gather& rows,
+                float* sums, size_t stride) {
+  sum_by_rows(x, inputs, w, channels, rows, sums, stride);
 }
 
 void sparse_weight_grad(FloatRows x, FloatRows dy, Pairs pairs, float* dw) { weight_grad(x, dy, pairs, dw); }

@@ -21,6 +21,7 @@ constexpr size_t kLanes = 16, kWide = 2;
 constexpr int most_sums(int vectors) { return vectors == 1 ? 12 : 10; }
 
 POPCLOUD_INLINE __mmask16 first_lanes(size_t live) { return __mmask16((1u << live) - 1); }
+POPCLOUD_INLINE Vec zero() { return _mm512_setzero_ps(); }
 POPCLOUD_INLINE Vec load(const float* from) { return _mm512_loadu_ps(from); }
 POPCLOUD_INLINE void store(float* to, Vec v) { _mm512_storeu_ps(to, v); }
 POPCLOUD_INLINE Vec load_some(const float* from, size_t live) {
@@ -38,6 +39,11 @@ POPCLOUD_INLINE Vec fma(Vec a, Vec b, Vec sum) { return _mm512_fmadd_ps(a, b, su
 
 void sparse_conv(FloatRows x, const float* w, size_t channels, Pairs pairs, float* y, size_t y_stride) {
   conv(x, w, channels, pairs, y, y_stride);
+}
+
+void sum_floats(const float* x, size_t inputs, const float* w, size_t channels, const Gather& rows,
+                float* sums, size_t stride) {
+  sum_by_rows(x, inputs, w, channels, rows, sums, stride);
 }
 
 void sparse_weight_grad(FloatRows x, FloatRows dy, Pairs pairs, float* dw) { weight_grad(x, dy, pairs, dw); }

@@ -56,6 +56,8 @@ struct Gather {
 };
 constexpr uint32_t kOffsetBits = 7, kOffsetMask = (1u << kOffsetBits) - 1;
 constexpr size_t kMostOffsets = 125;  // of 5 x 5 x 5 neighbours
+// Of float layers so narrow that sums go row by row instead of offset by offset.
+constexpr size_t kMostRowInputs = 32, kMostRowChannels = 16;
 
 // Signs of the weights of a sparse layer, and what a table made of them at load time.
 struct SignKernel {
@@ -117,6 +119,12 @@ struct KernelTable {
   // ... in order; dw is [x.channels][dy.channels].
   void (*sparse_weight_grad)(FloatRows x, FloatRows dy, Pairs pairs, float* dw);
 
+  // sums[r * stride + c] = sum over the entries of row r, in order, of x[row][k] * w[offset][k][c] for k = 0,
+  // 1, ... in order, one fused multiply-add each, from 0. x has `inputs` floats a row, at most
+  // kMostRowInputs; w is
+  // [][inputs][channels], of at most kMostRowChannels; rows.begin is there.
+  void (*sum_floats)(const float* x, size_t inputs, const float* w, size_t channels, const Gather& rows,
+                     float* sums, size_t stride);
   // Copies the entries of `rows` whose offset o has a slot, slots[o] < 128, with the slot in place of the
   // offset; begin[r] is where those of row r start, begin[rows.rows] their number. slots is [128]; rows.begin
   // is there; `entries` has room for 8 more than `rows` has.

@@ -321,6 +321,7 @@ const KernelTable kNeon{"neon",
                         affine,
                         neon::sparse_conv,
                         neon::sparse_weight_grad,
+                        neon::sum_floats,
                         portable::pick,
                         neon::sign_kernel_bytes,
                         neon::prepare_sign_kernel,
@@ -332,8 +333,9 @@ const KernelTable kNeon{"neon",
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

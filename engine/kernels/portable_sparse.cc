@@ -1,4 +1,6 @@
 // What the kernels of binary sparse layers mean: written to be read.
+#include <cmath>
+
 #include "kernels/sparse.h"
 
 namespace popcloud::portable {
@@ -84,6 +86,21 @@ void finish(const float* sums, size_t rows, const Finish& what) {
         what.bits[b][r * words + c / 64] |= uint64_t{y < what.thresholds[b * channels + c]} << (c % 64);
     }
   }
+}
+
+void sum_floats(const float* x, size_t inputs, const float* w, size_t channels, const Gather& rows,
+                float* sums, size_t stride) {
+  for (size_t r = 0; r < rows.rows; ++r)
+    for (size_t c = 0; c < channels; ++c) {
+      float sum = 0;
+      for (uint32_t p = rows.begin[r]; p < rows.begin[r + 1]; ++p) {
+        const uint32_t entry = rows.entries[p];
+        const float* row = x + size_t(entry >> kOffsetBits) * inputs;
+        const float* weights = w + size_t(entry & kOffsetMask) * inputs * channels;
+        for (size_t k = 0; k < inputs; ++k) sum = std::fma(row[k], weights[k * channels + c], sum);
+      }
+      sums[r * stride + c] = sum;
+    }
 }
 
 void pick(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* entries) {

@@ -4,6 +4,8 @@
 
 #define POPCLOUD_DECLARE_SIGNS(isa)                                                                       \
   namespace popcloud::isa {                                                                               \
+  void sum_floats(const float* x, size_t inputs, const float* w, size_t channels, const Gather& rows,     \
+                  float* sums, size_t stride);                                                            \
   void pick(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* entries);                \
   size_t sign_kernel_bytes(const SignKernel& w);                                                          \
   void prepare_sign_kernel(const SignKernel& w, void* prepared);                                          \

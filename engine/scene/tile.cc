@@ -158,7 +158,6 @@ class Tile {
     float* sums = space_.sums.take<float>(count_ * layer.channels);
     {
       Watch watch(space_.times ? &space_.times->convolutions : nullptr);
-      if (!layer.binary) std::fill(sums, sums + count_ * layer.channels, 0.0f);
       for (const Part& part : layer.parts) {
         const Gather rows = rows_of(layer, part);
         if (layer.binary)
@@ -174,6 +173,11 @@ class Tile {
 
   void sum_floats(const float* x, const SceneLayer& layer, const Part& part, const Gather& rows,
                   float* sums) {
+    if (rows.begin && layer.inputs <= kMostRowInputs && part.channels <= kMostRowChannels)
+      return run_.table.sum_floats(x, layer.inputs, part.weights, part.channels, rows, sums + part.first,
+                                   layer.channels);
+    for (size_t r = 0; r < count_; ++r)
+      std::fill_n(sums + r * layer.channels + part.first, part.channels, 0.0f);
     const ByOffset pairs(rows, space_);
     for (size_t o = 0; o < part.offsets; ++o)
       run_.table.sparse_conv({x, layer.inputs, layer.inputs}, part.weights + o * layer.inputs * part.channels,
