@@ -20,6 +20,7 @@ namespace {
 using Points = nb::ndarray<const float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 using Sites = nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<nb::numpy, int32_t>;
+using Rows = nb::ndarray<nb::numpy, uint32_t>;
 using Longs = nb::ndarray<nb::numpy, int64_t>;
 
 constexpr size_t kMostRows = size_t{1} << 25;  // times 128 they still fit an entry
@@ -57,6 +58,10 @@ Longs give_ranges(std::vector<int64_t> made) {
   return give<Longs>(std::move(made), {count, 2});
 }
 
+void check_size(int size) {
+  require(size == 3 || size == 5, "kernel size " + std::to_string(size) + ": expected one of 3, 5");
+}
+
 Array<Site> copied(const Sites& sites) {
   require(sites.shape(0) <= kMostRows,
           "at most 2^25 sites, found " + std::to_string(sites.shape(0)) + "; use a larger voxel edge");
@@ -76,11 +81,24 @@ nb::tuple voxelize_points(const Points& xyz, double edge, size_t max_sites, int 
   return nb::make_tuple(give_sites(std::move(made.sites)), give_ints(std::move(made.point_to_site)));
 }
 
+nb::tuple find_neighbours(const Sites& sites, int size, int threads) {
+  Neighbours made;
+  {
+    nb::gil_scoped_release free;
+    check_size(size);
+    Pool pool = pool_of(threads);
+    made = neighbours(copied(sites), size, Offsets().set(), pool, nullptr);
+  }
+  const size_t rows = made.begin.size(), entries = made.entries.size();
+  return nb::make_tuple(give<Rows>(std::move(made.begin), {rows}),
+                        give<Rows>(std::move(made.entries), {entries}));
+}
+
 nb::tuple submanifold(const Sites& sites, int size, int threads) {
   Pairwise pairs;
   {
     nb::gil_scoped_release free;
-    require(size == 3 || size == 5, "kernel size " + std::to_string(size) + ": expected one of 3, 5");
+    check_size(size);
     Pool pool = pool_of(threads);
     const Array<Site> rows = copied(sites);
     const Neighbours made = neighbours(rows, size, Offsets().set(), pool, nullptr);
@@ -113,6 +131,12 @@ void bind_grid(nb::module_& m) {
         "Return the sites (S, 3) int32 of points (N, 3) float32, and the row of each point's site, (N,) "
         "int32, as "
         "popcloud.geometry.voxels.voxelize does, with its errors.");
+  m.def("neighbours", find_neighbours, "sites"_a.noconvert(), "size"_a = 3, "threads"_a = 1,
+        "Return begin (S + 1,) and entries (P,) uint32: the neighbours of site r of sites (S, 3) int32 in "
+        "canonical "
+        "order are entries[begin[r]] to entries[begin[r + 1] - 1], each a row times 128 plus the number of "
+        "its offset, "
+        "which ascend. Raises ValueError for another order.");
   m.def("submanifold", submanifold, "sites"_a.noconvert(), "size"_a = 3, "threads"_a = 1,
         "Return inputs (P,), outputs (P,) int32 and ranges (size^3, 2) int64 of the kernel map of sites (S, "
         "3) int32 "

@@ -67,6 +67,17 @@ def check_map(made: KernelMap, wanted: KernelMap) -> None:
     assert_equal(made, wanted)
 
 
+def check_rows(sites: np.ndarray, wanted: KernelMap, size: int, threads: int) -> None:
+    """Hold the lists that the engine reads row by row to the pairs that training reads offset by offset."""
+    begin, entries = native.engine().neighbours(sites, size, threads)
+    rows = np.repeat(np.arange(len(sites)), np.diff(begin.astype(np.int64)))
+    offsets = np.repeat(np.arange(len(wanted.ranges)), wanted.ranges[:, 1] - wanted.ranges[:, 0])
+    order = np.lexsort((offsets, wanted.outputs))
+    np.testing.assert_array_equal(rows, wanted.outputs[order])
+    np.testing.assert_array_equal(entries >> 7, wanted.inputs[order])
+    np.testing.assert_array_equal(entries & 127, offsets[order])
+
+
 def check_levels(sites: np.ndarray, levels: int = 4) -> None:
     for _ in range(levels):
         coarse, down = kernel_map.strided(sites)
@@ -74,6 +85,7 @@ def check_levels(sites: np.ndarray, levels: int = 4) -> None:
         for threads in THREADS:
             for size, wanted in same.items():
                 check_map(fast.submanifold(sites, size, threads), wanted)
+                check_rows(sites, wanted, size, threads)
             made, made_down = fast.strided(sites, threads)
             np.testing.assert_array_equal(made, coarse)
             assert made.dtype == np.int32
