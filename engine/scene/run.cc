@@ -71,10 +71,15 @@ class Tiles {
   size_t rows_;
 };
 
+// Without a branch on values, as no processor could foretell which class wins.
 size_t largest(const float* row, size_t classes) {
+  float top = row[0];
   size_t best = 0;
-  for (size_t c = 1; c < classes; ++c)
-    if (row[c] > row[best] || (row[c] != row[c] && row[best] == row[best])) best = c;
+  for (size_t c = 1; c < classes; ++c) {
+    const bool more = static_cast<int>(!(row[c] <= top)) & static_cast<int>(top == top);
+    top = more ? row[c] : top;
+    best = more ? c : best;
+  }
   return best;
 }
 
