@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cases import gemm, geometry, pointnet, scale, sizes, sparse, sparse_conv, startup, training, unet
+from cases import gemm, geometry, kernel_map, pointnet, scale, sizes, sparse, sparse_conv, startup, training, unet
 from harness import ROOT, machine, text
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -25,6 +25,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "scale": scale.run,
     "sizes": sizes.run,
     "geometry": geometry.run,
+    "kernel-map": kernel_map.run,
     "startup": startup.run,
 }
 
