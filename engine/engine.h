@@ -87,7 +87,8 @@ struct Scene {
 
 // Where the time of a scene goes: seconds on one thread.
 struct SceneProfile {
-  double voxels, features, maps;  // points to sites; means of features; parents and kernel maps
+  double voxelise, sort;  // points to sites; sites in order
+  double features, maps;  // means of features; parents and kernel maps
   double convolutions, epilogues, classifier, other_steps;
   double points;              // answers of sites to points
   std::vector<double> steps;  // by step, all of it

@@ -64,7 +64,8 @@ nb::dict profile(Engine& engine, const Matrix& xyz, const std::optional<Matrix>&
     found = engine.profile_scene(scene, repeats);
   }
   nb::dict parts;
-  parts["voxelise and sort"] = found.voxels, parts["features"] = found.features;
+  parts["voxelise"] = found.voxelise, parts["sort"] = found.sort;
+  parts["features"] = found.features;
   parts["kernel maps"] = found.maps, parts["convolutions"] = found.convolutions;
   parts["epilogues"] = found.epilogues, parts["other steps"] = found.other_steps;
   parts["classifier"] = found.classifier, parts["points"] = found.points;

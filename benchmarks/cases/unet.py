@@ -37,7 +37,7 @@ BINARY, REAL = ("baseline", "net"), "real"
 NETWORKS = {"unet_s": 10, "unet_h": 15, "fcn_s": None, "fcn_h": None}  # how many times faster than spconv to be
 MILLISECONDS, OVER_FLOAT, TWO_THREADS = 50, 4, 1.7
 LEAST, SECONDS, AGREE = 5, 3.0, 0.999
-FROM_POINTS = {"voxelise and sort", "features", "points"}  # parts of a profile between points and sites
+FROM_POINTS = {"voxelise", "sort", "features", "points"}  # parts of a profile between points and sites
 
 
 def run() -> dict[str, Any]:

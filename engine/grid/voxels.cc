@@ -1,6 +1,7 @@
 // Points to sites. Each thread collects the blocks of its own points; the blocks, of which there are few, are
 // sorted; within a block a site's row is the number of set bits before its own.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <vector>
 
@@ -183,10 +184,13 @@ Voxels voxelize(const float* xyz, size_t points, double edge, size_t most_sites,
     Tables tables = collect_all(lattice, xyz, points, most_sites, reinterpret_cast<uint32_t*>(where.data()),
                                 pool, ledger);
     if (within(tables, most_sites)) {
+      const auto start = std::chrono::steady_clock::now();
       Merged merged = merge(tables, ledger);
       if (merged.first[merged.count] <= most_sites) {
+        Array<Site> sites = sites_of(lattice, merged, pool, ledger);
+        const std::chrono::duration<double> sorting = std::chrono::steady_clock::now() - start;
         number_points(tables, where, pool);
-        return {sites_of(lattice, merged, pool, ledger), std::move(where)};
+        return {std::move(sites), std::move(where), sorting.count()};
       }
     }
     fault = too_many(count(edge), most_sites);

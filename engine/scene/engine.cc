@@ -21,9 +21,9 @@ SceneProfile medians(const std::vector<SceneProfile>& runs) {
     return median(std::move(times));
   };
   for (double SceneProfile::* part :
-       {&SceneProfile::voxels, &SceneProfile::features, &SceneProfile::maps, &SceneProfile::convolutions,
-        &SceneProfile::epilogues, &SceneProfile::classifier, &SceneProfile::other_steps,
-        &SceneProfile::points})
+       {&SceneProfile::voxelise, &SceneProfile::sort, &SceneProfile::features, &SceneProfile::maps,
+        &SceneProfile::convolutions, &SceneProfile::epilogues, &SceneProfile::classifier,
+        &SceneProfile::other_steps, &SceneProfile::points})
     middle.*part = over([&](const SceneProfile& run) { return run.*part; });
   for (size_t s = 0; s < middle.steps.size(); ++s)
     middle.steps[s] = over([&](const SceneProfile& run) { return run.steps[s]; });

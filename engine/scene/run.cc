@@ -106,7 +106,7 @@ SceneGeometry SceneEngine::open(const Scene& scene, Pool& pool, SceneProfile* pr
   SceneProfile& times = profile ? *profile : nobody;
   Lap lap;
   Voxels voxels = voxelize(scene.xyz, scene.points, program_.grid->edge, kMostSites, pool, &ledger_);
-  times.voxels += lap();
+  times.voxelise += lap() - voxels.sorting, times.sort += voxels.sorting;
   SceneGeometry at;
   at.first = first_value(scene, program_.features, voxels, pool, &ledger_);
   times.features += lap();
