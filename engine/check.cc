@@ -7,9 +7,9 @@
 namespace popcloud {
 namespace {
 
-// One row of the table "Steps and their blobs" of docs/format.md. A letter of `blobs` is: w: f32 (K, C), p:
-// u64 (W, C), f: f32 (C), s: f32 (C) or (1), t: threshold (C), l: limit (C); those of ops on sites (-) are
-// check_grid_step's.
+// One row of the table "Steps and their blobs" of docs/format.md. A letter of `blobs` is: w: f32 (K, C), on a
+// grid also f16, p: u64 (W, C), f: f32 (C), s: f32 (C) or (1), t: threshold (C), l: limit (C); those of ops
+// on sites (-) are check_grid_step's.
 struct Shape {
   const char* name;
   Kind input, output;
@@ -129,7 +129,9 @@ class Checker {
 
   bool fits(const Blob& blob, char wanted) const {
     size_t inputs = input(0).channels, channels = output().channels;
-    if (wanted == 'w') return is_matrix(blob, Type::kF32, inputs, channels);
+    if (wanted == 'w')
+      return is_matrix(blob, Type::kF32, inputs, channels) ||
+             (program_.grid && is_matrix(blob, Type::kF16, inputs, channels));
     if (wanted == 'p') return is_packed(blob, inputs, channels);
     bool length = blob.ndim == 1 && (blob.shape[0] == channels || (wanted == 's' && blob.shape[0] == 1));
     return length && blob.type == (wanted == 'l' ? Type::kI32 : Type::kF32);
@@ -184,7 +186,12 @@ bool is_packed(const Blob& blob, size_t signs, size_t columns) {
 }
 
 bool all_finite(const Blob& floats) {
+  constexpr uint16_t kInfinite = 0x7C00;  // the exponent of infinity and NaN in float16
   bool fit = true;
+  if (floats.type == Type::kF16) {
+    for (size_t i = 0; i < floats.count(); ++i) fit &= (floats.halves()[i] & kInfinite) != kInfinite;
+    return fit;
+  }
   for (size_t i = 0; i < floats.count(); ++i) fit &= std::isfinite(floats.floats()[i]);
   return fit;
 }

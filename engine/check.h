@@ -23,7 +23,7 @@ struct Complaint {
 bool is_matrix(const Blob& blob, Type type, size_t rows, size_t columns);
 bool is_packed(const Blob& blob, size_t signs, size_t columns);
 
-bool all_finite(const Blob& floats);
+bool all_finite(const Blob& floats);  // f32 or f16
 bool no_nan(const Blob& floats);
 bool tail_is_zero(const Blob& packed, size_t signs);  // the bits beyond `signs` in a column's last word
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cmath>
@@ -15,7 +16,8 @@
 namespace popcloud {
 namespace {
 
-constexpr uint32_t kVersion = 1, kGridVersion = 2;  // of a network without a plan, and of one on a voxel grid
+// Of a network without a plan, of one on a voxel grid, and of such a one with float16.
+constexpr uint32_t kVersion = 1, kGridVersion = 2, kHalfVersion = 3;
 constexpr uint32_t kMostPoints = 1u << 24, kMostChannels = 1u << 24;
 constexpr int32_t kMostLevels = 16;
 
@@ -49,7 +51,9 @@ struct BlobRecord {
 static_assert(sizeof(Header) == 256 && offsetof(Header, data_offset) == 112, "docs/format.md, header");
 static_assert(sizeof(ValueRecord) == 16 && sizeof(StepRecord) == 64 && sizeof(BlobRecord) == 40, "records");
 
-size_t element_bytes(Type type) { return type == Type::kU64 ? 8 : type == Type::kI8 ? 1 : 4; }
+size_t element_bytes(Type type) {
+  return type == Type::kU64 ? 8 : type == Type::kF16 ? 2 : type == Type::kI8 ? 1 : 4;
+}
 
 uint64_t up64(uint64_t n) { return (n + 63) / 64 * 64; }
 
@@ -154,9 +158,9 @@ class Reader {
     Header header{};
     std::memcpy(&header, data, std::min(size, sizeof header));
     if (size < 12) fail("truncated: " + std::to_string(size) + " bytes are left; copy or pack it again");
-    if (header.version > kGridVersion)
+    if (header.version > kHalfVersion)
       fail("newer version: " + std::to_string(header.version) + ", this engine reads up to " +
-           std::to_string(kGridVersion) + "; update popcloud or pack the checkpoint again");
+           std::to_string(kHalfVersion) + "; update popcloud or pack the checkpoint again");
     if (header.version == 0) fail("damaged: version 0 does not exist; copy or pack it again");
     if (size < sizeof header)
       fail("truncated: expected a header of 256 bytes, found " + std::to_string(size) +
@@ -173,7 +177,7 @@ class Reader {
     const Header& h = header_;
     require(h.points <= kMostPoints, "points is " + std::to_string(h.points) + ", at most 2^24 is allowed");
     require(h.normalize <= 1, "normalize is " + std::to_string(h.normalize) + ", expected 0 or 1");
-    bool on_grid = h.version == kGridVersion;
+    bool on_grid = h.version >= kGridVersion;
     const char none[16] = "none", grid[16] = "grid";
     require(std::memcmp(h.plan_name, on_grid ? grid : none, sizeof none) == 0,
             "the geometry plan is not that of version " + std::to_string(h.version));
@@ -187,7 +191,7 @@ class Reader {
 
   void check_sections() const {  // check 9
     const Header& h = header_;
-    // Of version 2 alone a step may write several values.
+    // On a grid alone a step may write several values.
     require(h.value_count >= 2 && h.step_count < h.value_count &&
                 h.step_count >= (h.version == kVersion ? h.value_count - 1 : 1),
             std::to_string(h.value_count) + " values and " + std::to_string(h.step_count) + " steps");
@@ -221,6 +225,9 @@ class Reader {
       end = r.offset + r.bytes;
     }
     require(up64(end) == file_.size(), "the last blob ends before the file");
+    bool halves =
+        std::any_of(blobs_.begin(), blobs_.end(), [](const Blob& b) { return b.type == Type::kF16; });
+    require(halves == (header_.version == kHalfVersion), "float16 is in version 3, and only there");
     const Header& h = header_;
     const uint64_t ends[] = {h.values_offset + sizeof(ValueRecord) * h.value_count,
                              h.steps_offset + sizeof(StepRecord) * h.step_count,
@@ -234,7 +241,7 @@ class Reader {
   }
 
   Blob read_blob(const BlobRecord& r, const std::string& name, uint64_t expected_offset) const {
-    require(r.dtype >= 1 && r.dtype <= 4, name + " has dtype " + std::to_string(r.dtype));
+    require(r.dtype >= 1 && r.dtype <= 5, name + " has dtype " + std::to_string(r.dtype));
     require(r.ndim == 1 || r.ndim == 2, name + " has " + std::to_string(r.ndim) + " dimensions");
     bool filled = r.shape[0] >= 1 && (r.ndim == 1 ? r.shape[1] == 0 : r.shape[1] >= 1);
     require(filled && r.shape[0] <= kMostChannels && r.shape[1] <= kMostChannels && r.shape[2] == 0 &&

@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -16,6 +17,15 @@ void mismatches_to_dots(float* values, size_t count, size_t inputs) {
     std::memcpy(&mismatches, values + i, sizeof mismatches);
     values[i] = static_cast<float>(k - 2 * mismatches);
   }
+}
+
+// A finite IEEE 754 binary16 as float32, which holds each of them exactly.
+float float_of(uint16_t half) {
+  const uint32_t rest = half & 0x7FFFu;
+  float magnitude = static_cast<float>(rest) * 0x1p-24f;  // of a subnormal
+  const uint32_t normal = (rest << 13) + (112u << 23);    // 112: how far the exponents' biases are apart
+  if (rest >= 0x400) std::memcpy(&magnitude, &normal, sizeof magnitude);
+  return half & 0x8000u ? -magnitude : magnitude;
 }
 
 void rprelu(const Layer& layer, const float* x, size_t rows, float* out) {
@@ -137,7 +147,7 @@ Layer::Layer(const Program& program, const Step& step, const KernelTable& table)
       inputs(program.values[step.inputs[0]].channels),
       channels(program.values[step.output()].channels) {
   const std::vector<Blob>& blobs = step.blobs;
-  if (op == Op::kLinear) dense = blobs[0].floats(), bias = blobs[1].floats();
+  if (op == Op::kLinear) dense = unhalved(blobs[0]), bias = blobs[1].floats();
   if (op == Op::kBinarize) threshold = blobs[0].floats();
   if (op == Op::kAffine) scale = widen(blobs[0]), bias = widen(blobs[1]);
   if (op == Op::kRprelu) shift = blobs[0].floats(), slope = blobs[1].floats(), offset = blobs[2].floats();
@@ -162,6 +172,13 @@ const float* Layer::widen(const Blob& blob) {
   float* wide = wide_[widened_++].take<float>(channels);
   std::fill(wide, wide + channels, blob.floats()[0]);
   return wide;
+}
+
+const float* Layer::unhalved(const Blob& blob) {
+  if (blob.type != Type::kF16) return blob.floats();
+  float* floats = prepared_.take<float>(blob.count());
+  std::transform(blob.halves(), blob.halves() + blob.count(), floats, float_of);
+  return floats;
 }
 
 void make_matrix(const Layer& layer, const float* m, Scratch& scratch) {

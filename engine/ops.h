@@ -55,7 +55,7 @@ class Layer {
   Activation activation;
   size_t inputs, channels;       // of the first input and of the output
   PackedMatrix weight{};         // binary ops
-  const float* dense = nullptr;  // LINEAR's weight
+  const float* dense = nullptr;  // LINEAR's weight, widened if the file has it in float16
   const float* threshold = nullptr;
   const int32_t* limit = nullptr;
   const float *scale = nullptr, *bias = nullptr;                      // `channels` long
@@ -63,6 +63,7 @@ class Layer {
 
  private:
   const float* widen(const Blob& blob);
+  const float* unhalved(const Blob& blob);
 
   Buffer prepared_, wide_[2];
   size_t widened_ = 0;

@@ -35,7 +35,7 @@ enum class Op : int32_t {
   kAdd,
 };
 
-enum class Type : uint32_t { kF32 = 1, kI32 = 2, kU64 = 3, kI8 = 4 };
+enum class Type : uint32_t { kF32 = 1, kI32 = 2, kU64 = 3, kI8 = 4, kF16 = 5 };
 
 // An array of the file, read in place.
 struct Blob {
@@ -48,6 +48,7 @@ struct Blob {
   const float* floats() const { return static_cast<const float*>(data); }
   const int32_t* integers() const { return static_cast<const int32_t*>(data); }
   const uint64_t* words() const { return static_cast<const uint64_t*>(data); }
+  const uint16_t* halves() const { return static_cast<const uint16_t*>(data); }
   const int8_t* bytes() const { return static_cast<const int8_t*>(data); }
 };
 

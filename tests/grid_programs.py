@@ -20,7 +20,7 @@ from popcloud.packed.program import (
     Step,
     Value,
 )
-from popcloud.packed.validate import ACTIVATED, TO_BITS
+from popcloud.packed.validate import ACTIVATED, TO_BITS, may_be_half
 from programs import Builder
 
 WIDTHS = (1, 3, 16, 40, 64, 70)
@@ -42,6 +42,12 @@ class GridBuilder(Builder):
         self.grid = grid
         self.features = tuple(f"feature {i}" for i in range(features))
         self.values = [Value("sites", Kind.FLOAT, Rows.SITES, features)]
+
+    def blob(self, op: Op, name: str, inputs: int, outputs: int) -> Array:
+        """Return constants; weights of LINEAR are in float16 half of the time."""
+        made = super().blob(op, name, inputs, outputs)
+        half = may_be_half(op, name, Rows.SITES) and self.rng.integers(2)
+        return made.astype(np.float16) if half else made
 
     def add(self, op: Op, *inputs: int, channels: int = 0, activation: Activation = Activation.NONE) -> int:
         """Append a step that works row by row."""

@@ -73,6 +73,8 @@ class Writer {
     value(Kind::kFloat, Rows::kSites, features, 0);
   }
 
+  bool halves = false;  // whether LINEAR's weights are float16, of networks on a grid
+
   // Adds a step of ops 1 to 14; returns its value.
   int32_t add(Op op, std::vector<int32_t> inputs, uint32_t channels, Activation act = Activation::kNone) {
     const Made x = at(inputs[0]);
@@ -80,7 +82,9 @@ class Writer {
                 op == Op::kBinaryMeanBits;
     Record step(op, inputs, act);
     int32_t* blob = step.blobs;
-    if (op == Op::kLinear) *blob++ = floats({x.channels, channels}), *blob++ = floats({channels});
+    if (op == Op::kLinear)
+      *blob++ = halves ? half_floats(x.channels, channels) : floats({x.channels, channels}),
+      *blob++ = floats({channels});
     if (op == Op::kBinarize) *blob++ = floats({channels});
     if (op == Op::kAffine) *blob++ = floats({channels}), *blob++ = floats({1});
     if (op == Op::kRprelu)
@@ -190,7 +194,7 @@ class Writer {
   void put_header(Bytes& file, const Sections& at, uint32_t classes) const {
     bool on_grid = features_ > 0;
     std::memcpy(file.data(), "POPCLOUD", 8);
-    put<uint32_t>(file, 8, on_grid ? 2 : 1);
+    put<uint32_t>(file, 8, on_grid ? (halves ? 3 : 2) : 1);
     const uint32_t counts[] = {0, 0, size32(values_), size32(steps_), size32(blobs_), classes, 0, features_};
     std::memcpy(&file[24], counts, sizeof counts);
     const uint64_t offsets[] = {256, at.steps, at.blobs, at.names, at.names_bytes, at.data, 0, at.data};
@@ -225,6 +229,12 @@ class Writer {
     std::normal_distribution<float> normal(0, shape.size() > 1 ? 0.3f : 1.0f);
     for (float& e : elements) e = normal(rng_);
     return array(Type::kF32, shape, elements);
+  }
+  // Both signs, normal and subnormal, up to 2 in size.
+  int32_t half_floats(uint32_t rows, uint32_t columns) {
+    std::vector<uint16_t> elements(rows * columns);
+    for (uint16_t& e : elements) e = static_cast<uint16_t>((rng_() % 2 << 15) | rng_() % 0x4000);
+    return array(Type::kF16, {rows, columns}, elements);
   }
   int32_t limit(uint32_t inputs, uint32_t channels) {
     std::vector<int32_t> elements(channels);
@@ -276,9 +286,10 @@ inline Bytes cloud_network(unsigned seed) {
   return w.file(kClasses);
 }
 
-// A binary U-Net of two levels, in which every op for sites occurs.
+// A binary U-Net of two levels, in which every op for sites occurs; of odd seeds with weights in float16.
 inline Bytes scene_network(unsigned seed, size_t size = 5, uint32_t channels = 16) {
   Writer w(seed, Grid{0.1, 2, size}, kFeatures);
+  w.halves = seed % 2;
   uint32_t wide = channels + 54;
   int32_t first = w.conv(0, channels, {"FB", 0, -1, Activation::kRprelu});
   int32_t y = w.conv(first + 1, channels, {"FBB", 0, first, Activation::kRprelu, size == 5 ? 4u : 0u});

@@ -110,6 +110,21 @@ def test_shifted_groups_of_any_width(load, inputs, channels, rng):
         assert same_bits(load(program, **way).scene(cloud.xyz, cloud.features).run(), values[-1]), way
 
 
+@pytest.mark.parametrize("kernels", engine.available())
+def test_every_number_of_float16_is_widened_exactly(load, kernels):
+    """Rows that are one feature each read the weights of LINEAR out, row by row."""
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    weight = numbers[np.isfinite(numbers)].reshape(62, 1024)
+    build = GridBuilder(np.random.default_rng(0), Grid(1.0, 1, 3), len(weight))
+    program = build.program(weight.shape[1])
+    program.steps[0].blobs["weight"] = weight
+    program.steps[0].blobs["bias"] = np.zeros(weight.shape[1], np.float32)
+    xyz = np.zeros((len(weight), 3), np.float32)
+    xyz[:, 0] = 2 * np.arange(len(weight))
+    found = load(program, kernels=kernels).answers(xyz, np.eye(len(weight), dtype=np.float32))
+    assert same_bits(found, weight.astype(np.float32) + np.float32(0))  # a sum that begins with 0 has no -0
+
+
 def test_points_have_the_answer_of_their_site(load, rng):
     program = every_grid_op(1)
     cloud = surface(rng, 5000, len(program.features))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from grid_programs import GridBuilder, grid_programs
 from popcloud.errors import FileError
 from popcloud.packed.file import decode, encode
-from popcloud.packed.program import Activation, Grid
+from popcloud.packed.program import Activation, Grid, Op
 from programs import every_op, programs, random_program, same, sealed
 
 
@@ -18,7 +18,9 @@ def small_grid_program():
     """Return a program on a grid with every kind of blob, and not many bytes of them."""
     build = GridBuilder(np.random.default_rng(0), Grid(0.1, 2, 5), 2)
     bits = build.conv(0, 4, kinds="FBB", activation=Activation.RPRELU) + 1
-    build.conv(bits, 4, kinds="FB", shortcut=bits - 1, groups=2)
+    x = build.conv(bits, 4, kinds="FB", shortcut=bits - 1, groups=2)
+    build.add(Op.LINEAR, x, channels=4)
+    build.steps[-1].blobs["weight"] = build.steps[-1].blobs["weight"].astype(np.float16)
     return build.program(3)
 
 
@@ -70,7 +72,7 @@ def test_wrong_bytes_with_the_right_checksum_never_crash(data, draw):
     assert encode(program) == damaged
 
 
-@given(st.binary(max_size=600), st.sampled_from([b"", b"POPCLOUD\1\0\0\0", b"POPCLOUD\2\0\0\0"]))
+@given(st.binary(max_size=600), st.sampled_from([b"", b"POPCLOUD\1\0\0\0", b"POPCLOUD\2\0\0\0", b"POPCLOUD\3\0\0\0"]))
 def test_foreign_bytes_never_crash(data, magic):
     with pytest.raises(FileError):
         decode(magic + data)

@@ -48,6 +48,8 @@ def small_grid_program() -> Program:
     project = build.add(Op.BINARY_LINEAR, joined, build.add(Op.ROW_MEAN_ABS, up), channels=4)
     z = build.emit(Op.ADD, (project, below), "F", 4, 0)
     z = build.emit(Op.ADD, (z, build.emit(Op.UNPOOL, (below,), "F", 4, 0)), "F", 4, 0)
+    z = build.add(Op.LINEAR, z, channels=3)
+    build.steps[-1].blobs["weight"] = build.steps[-1].blobs["weight"].astype(np.float16)
     build.add(Op.AFFINE, build.add(Op.RPRELU, z), activation=Activation.HARDTANH)
     return build.program(3)
 
@@ -130,7 +132,7 @@ def test_both_readers_load_every_program(put, program):
 def test_truncated_files_are_refused(data, put, rng):
     for size in [*range(0, 260, 7), *rng.integers(256, len(data), 50)]:
         assert agree(put(data[:size])) == ("truncated" if size >= 8 else "not a model file")
-    assert agree(put(data[:8] + b"\3" + data[9:])) == "newer version"
+    assert agree(put(data[:8] + b"\4" + data[9:])) == "newer version"
     assert agree(put(b"PK" + data)) == "not a model file"
     assert agree(put(data + bytes(64))) == "damaged"
 
@@ -185,8 +187,9 @@ def altered_numbers(data: bytes) -> Iterator[bytes]:
     """Yield the file with the first and the last element of each blob changed to several others, one at a time."""
     header = np.frombuffer(data, HEADER, 1)[0]
     others = {1: [np.nan, np.inf, -np.inf, -0.0], 2: [-2, -1, 2**31 - 1], 3: [0, 2**64 - 1], 4: [-2, -1, 1, 2]}
+    others[5] = others[1]
     for blob in np.frombuffer(data, BLOB, int(header["blob_count"]), int(header["blobs_offset"])):
-        dtype = np.dtype({1: "<f4", 2: "<i4", 3: "<u8", 4: "i1"}[int(blob["dtype"])])
+        dtype = np.dtype({1: "<f4", 2: "<i4", 3: "<u8", 4: "i1", 5: "<f2"}[int(blob["dtype"])])
         for at in (0, int(blob["bytes"]) - dtype.itemsize):
             for new in others[int(blob["dtype"])]:
                 place = int(blob["offset"]) + at
@@ -238,7 +241,7 @@ def altered_steps(program: Program) -> Iterator[Program]:
             rest = {key: b for key, b in step.blobs.items() if key != name}
             others = [blob[:-1], blob[..., :-1], np.repeat(blob, 2, 0), blob[:1], blob[..., :1], blob.reshape(-1)]
             others += [blob[:, None] if blob.ndim == 1 else blob.T]
-            others += [blob.astype(dtype) for dtype in (np.float32, np.int32, np.uint64, np.int8)]
+            others += [blob.astype(dtype) for dtype in (np.float32, np.int32, np.uint64, np.int8, np.float16)]
             changes += [{"blobs": rest}] + [{"blobs": step.blobs | {name: b}} for b in others if b.size]
         for extra in ("prelu", "thresholds", "shifts"):
             shape = (3, program.values[step.output].channels) if extra != "shifts" else (2, 3)
@@ -255,7 +258,7 @@ def written_unchecked(program: Program) -> bytes:
         return encode(program)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered in cast")
 @pytest.mark.parametrize("alter", [altered_settings, altered_steps])
 @pytest.mark.parametrize("program", SMALL, ids=["clouds", "grid"])
 def test_broken_rules(program, alter, put, rng):

@@ -32,12 +32,12 @@ def with_record(data: bytes, table: str, index: int, field: str, value: object) 
 
 
 def test_newer_version_is_named_even_if_the_rest_is_foreign():
-    with pytest.raises(FileError, match=r"newer version: expected version 1 to 2, found 3.*update"):
-        decode(DATA[:8] + b"\3\0\0\0" + DATA[12:100])
+    with pytest.raises(FileError, match=r"newer version: expected version 1 to 3, found 4.*update"):
+        decode(DATA[:8] + b"\4\0\0\0" + DATA[12:100])
 
 
 def test_version_zero_is_damage():
-    with pytest.raises(FileError, match="damaged: expected version 1 to 2, found 0"):
+    with pytest.raises(FileError, match="damaged: expected version 1 to 3, found 0"):
         decode(DATA[:8] + bytes(4) + DATA[12:])
 
 
@@ -142,10 +142,11 @@ def test_meta_length_beyond_the_section_is_inconsistent():
         ("blobs", 0, "offset", 0, "blob 0: .* at 0"),
         ("blobs", 0, "bytes", 4, "blob 0: .*found 4 at"),
         ("blobs", 0, "dtype", 0, "blob 0: expected dtype"),
-        ("blobs", 0, "dtype", 5, "blob 0: expected dtype"),
-        ("blobs", 0, "ndim", 0, "blob 0: expected dtype 1 to 4, 1 or 2"),
-        ("blobs", 0, "ndim", 3, "blob 0: expected dtype 1 to 4, 1 or 2"),
-        ("blobs", 0, "shape", [3, 9, 1, 0], "blob 0: expected dtype 1 to 4, 1 or 2"),
+        ("blobs", 0, "dtype", 5, "blob 0: expected 54 bytes"),
+        ("blobs", 0, "dtype", 6, "blob 0: expected dtype"),
+        ("blobs", 0, "ndim", 0, "blob 0: expected dtype 1 to 5, 1 or 2"),
+        ("blobs", 0, "ndim", 3, "blob 0: expected dtype 1 to 5, 1 or 2"),
+        ("blobs", 0, "shape", [3, 9, 1, 0], "blob 0: expected dtype 1 to 5, 1 or 2"),
         ("blobs", 0, "shape", [0, 9, 0, 0], "blob 0: expected sizes"),
         ("blobs", 0, "shape", [1 << 25, 9, 0, 0], "blob 0: expected sizes"),
         ("blobs", 0, "shape", [9, 3, 0, 0], "weight of step 1"),

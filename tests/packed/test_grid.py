@@ -197,6 +197,68 @@ def test_floats_are_finite_but_thresholds_may_be_infinite(program, name, number)
         refused(with_blob(program, 0, name, blob), f"{name} of step 0 .*finite numbers, found 1")
 
 
+@pytest.fixture
+def halved(rng):
+    """A program whose first LINEAR has its weight in float16."""
+    build = GridBuilder(rng, Grid(0.1, 1, 3), 3)
+    build.add(Op.LINEAR, 0, channels=6)
+    build.steps[0].blobs["weight"] = build.steps[0].blobs["weight"].astype(np.float16)
+    x = build.conv(1, 4, kinds="FB", activation=Activation.RPRELU)
+    build.conv(x + 1, 4)
+    build.add(Op.BINARIZE, x)
+    return build.program(2)
+
+
+def test_float16_is_version_3_and_comes_back_as_it_was(halved):
+    data = encode(halved)
+    assert data[8] == 3
+    assert decode(data).steps[0].blobs["weight"].dtype == np.float16
+    assert encode(decode(data)) == data
+
+
+def test_without_float16_the_version_is_2(halved):
+    steps = [
+        replace(s, blobs={k: b.astype(np.float32) if b.dtype == np.float16 else b for k, b in s.blobs.items()})
+        for s in halved.steps
+    ]
+    assert encode(replace(halved, steps=tuple(steps)))[8] == 2
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_float16_in_version_3_and_only_there(halved, version):
+    """Version 2 with float16, version 3 without."""
+    found = halved if version == 2 else every_grid_op(1)
+    if version == 3:
+        weights = [(i, s.blobs["weight"]) for i, s in enumerate(found.steps) if s.op is Op.LINEAR]
+        for index, weight in weights:
+            found = with_blob(found, index, "weight", weight.astype(np.float32))
+    raw = np.frombuffer(encode(found), np.uint8).copy()
+    raw[: HEADER.itemsize].view(HEADER)["version"] = version
+    with pytest.raises(FileError, match=r"^inconsistent: blobs: expected float16 in version 3, and only there"):
+        decode(sealed(raw.tobytes()))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_float16_is_finite(halved, number):
+    weight = halved.steps[0].blobs["weight"].copy()
+    weight[-1, -1] = number
+    refused(with_blob(halved, 0, "weight", weight), "weight of step 0 .*finite numbers, found 1")
+
+
+def test_float16_is_for_weights_of_linear_on_a_grid_alone(halved):
+    for index, step in enumerate(halved.steps):
+        for name, blob in step.blobs.items():
+            if (step.op, name) == (Op.LINEAR, "weight"):
+                validate(with_blob(halved, index, name, blob.astype(np.float16)))
+            else:
+                words = f"{name} of step {index} .*expected (float32|uint64) .*found float16"
+                refused(with_blob(halved, index, name, np.zeros(blob.shape, np.float16)), words)
+    cloud = every_op(0)
+    index = step_of(cloud, Op.LINEAR)
+    weight = cloud.steps[index].blobs["weight"].astype(np.float16)
+    refused(with_blob(cloud, index, "weight", weight), "weight of step .*expected float32 .*found float16")
+
+
 def test_value_that_nobody_writes(rng):
     build = GridBuilder(rng, Grid(0.1, 1, 3), 3)
     build.add(Op.AFFINE, 0)

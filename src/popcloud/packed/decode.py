@@ -11,7 +11,20 @@ import numpy as np
 
 from popcloud.errors import FileError
 from popcloud.packed.grid import inconsistent
-from popcloud.packed.layout import BLOB, DTYPES, HEADER, MAGIC, STEP, VALUE, VERSIONS, Bytes, checksum, sections, up
+from popcloud.packed.layout import (
+    BLOB,
+    DTYPES,
+    HALF,
+    HEADER,
+    MAGIC,
+    STEP,
+    VALUE,
+    VERSIONS,
+    Bytes,
+    checksum,
+    sections,
+    up,
+)
 from popcloud.packed.program import BLOBS, OPTIONAL, Activation, Array, Grid, Kind, Op, Program, Rows, Step, Value
 from popcloud.packed.validate import LIMIT, NORMALIZE, validate
 
@@ -71,7 +84,7 @@ def _checked_header(raw: Bytes) -> Array:
         )
     if header["points"] > LIMIT or header["normalize"] >= len(NORMALIZE):
         raise inconsistent("header", "known points and normalisation", f"{header['points']}, {header['normalize']}")
-    wanted = b"grid" if version == VERSIONS[-1] else b"none"
+    wanted = b"none" if version == 1 else b"grid"
     if header["plan_name"] != wanted:
         raise inconsistent("header", f"the plan {wanted!r} in version {version}", header["plan_name"])
     used = 2 if wanted == b"grid" else 0
@@ -93,7 +106,7 @@ def _checked_sections(raw: Bytes, header: Array) -> dict[str, int]:
     """Return where the sections start after check 9, and their part of check 11."""
     values, steps, blobs = (int(header[f"{name}_count"]) for name in ("value", "step", "blob"))
     names, meta = int(header["names_bytes"]), int(header["meta_bytes"])
-    fewest = values - 1 if header["version"] == 1 else 1  # a step may write several values of version 2
+    fewest = values - 1 if header["version"] == 1 else 1  # a step may write several values on a grid
     if values < 2 or not fewest <= steps < values or header["class_count"] < 1:
         raise inconsistent("header", "a step for each value but the cloud, and a class", "other counts")
     starts = sections(values, steps, blobs, names, meta)
@@ -122,7 +135,8 @@ def _arrays(raw: Bytes, header: Array, starts: dict[str, int]) -> list[Array]:
         dtype, ndim = DTYPES.get(int(record["dtype"])), int(record["ndim"])
         shape = [int(size) for size in record["shape"]]
         if dtype is None or ndim not in (1, 2) or any(shape[ndim:]):
-            raise inconsistent(where, "dtype 1 to 4, 1 or 2 dimensions", f"{record['dtype']}, {ndim}, {shape}")
+            wanted = f"dtype 1 to {len(DTYPES)}, 1 or 2 dimensions"
+            raise inconsistent(where, wanted, f"{record['dtype']}, {ndim}, {shape}")
         if not all(1 <= size <= LIMIT for size in shape[:ndim]):
             raise inconsistent(where, f"sizes of 1 to {LIMIT}", shape[:ndim])
         size = int(np.prod(shape[:ndim])) * dtype.itemsize
@@ -133,6 +147,9 @@ def _arrays(raw: Bytes, header: Array, starts: dict[str, int]) -> list[Array]:
         at = up(at + size)
     if at != len(raw):
         raise inconsistent("blobs", f"to end with the file at {len(raw)}", at)
+    halves = sum(array.dtype == HALF for array in arrays)
+    if (halves > 0) != (header["version"] == 3):
+        raise inconsistent("blobs", "float16 in version 3, and only there", f"{halves} in version {header['version']}")
     return arrays
 
 

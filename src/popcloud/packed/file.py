@@ -15,7 +15,7 @@ import numpy as np
 
 from popcloud.errors import FileError
 from popcloud.packed.decode import decode
-from popcloud.packed.layout import BLOB, CODES, HEADER, MAGIC, STEP, VALUE, VERSIONS, Bytes, checksum, sections, up
+from popcloud.packed.layout import BLOB, CODES, HALF, HEADER, MAGIC, STEP, VALUE, Bytes, checksum, sections, up
 from popcloud.packed.program import BLOBS, Array, Program, Step
 from popcloud.packed.validate import NORMALIZE, validate
 
@@ -85,6 +85,12 @@ def data_offset(program: Program) -> int:
     return sections(len(program.values), len(program.steps), arrays, len(_names(program)), len(_meta(program)))["data"]
 
 
+def _version(program: Program) -> int:
+    if program.plan is None:
+        return 1
+    return 3 if any(blob.dtype == HALF for step in program.steps for blob in step.blobs.values()) else 2
+
+
 def _names(program: Program) -> bytes:
     names = [*(value.name for value in program.values), *program.classes, *program.features]
     return b"".join(name.encode() + b"\0" for name in names)
@@ -99,7 +105,7 @@ def _header(program: Program, starts: dict[str, int], end: int, blobs: int, name
     header = np.zeros(1, HEADER)
     fields = {
         "magic": MAGIC,
-        "version": VERSIONS[program.plan is not None],
+        "version": _version(program),
         "file_bytes": end,
         "points": program.points,
         "normalize": NORMALIZE.index(program.normalize),

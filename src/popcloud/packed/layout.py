@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 MAGIC = b"POPCLOUD"
-VERSIONS = (1, 2)  # of a network without a plan, and of one on a voxel grid
+VERSIONS = (1, 2, 3)  # of a network without a plan, of one on a voxel grid, and of such a one with float16
 ALIGN = 64
 
 HEADER: np.dtype[Any] = np.dtype(
@@ -65,8 +65,10 @@ DTYPES: dict[int, np.dtype[Any]] = {
     2: np.dtype("<i4"),
     3: np.dtype("<u8"),
     4: np.dtype("i1"),
+    5: np.dtype("<f2"),
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+HALF = DTYPES[5]  # what a file of version 3 has, and no other
 
 
 def up(size: int) -> int:

@@ -50,7 +50,8 @@ class Op(IntEnum):
     op                     blobs                   meaning
     =====================  ======================  =========================================================
     LINEAR                 weight f32 (K, C),      y = act(sum), sum starts at bias[c] and takes
-                           bias f32 (C)            fma(x[r, k], weight[k, c], sum) for k = 0 .. K - 1 in order
+                           bias f32 (C)            fma(x[r, k], weight[k, c], sum) for k = 0 .. K - 1 in order;
+                                                   on a grid weight may be f16, widened to float32 before use
     BINARIZE               threshold f32 (C)       bit = x[r, c] < threshold[c]
     AFFINE                 scale, bias             y = act(fma(scale[c], x[r, c], bias[c]))
     RPRELU                 shift, slope, offset    y = (x > shift ? x - shift : slope * (x - shift)) + offset

@@ -203,8 +203,9 @@ def _check_blobs(where: str, step: Step, values: tuple[Value, ...]) -> None:
             dtype, shapes = blob_types(step, values)[name]
         else:
             dtype, shapes = blob_type(step.op, name, inputs, outputs)
-        if blob.dtype != dtype or blob.shape not in shapes:
-            expected = f"{dtype} {' or '.join(map(str, shapes))}"
+        half = may_be_half(step.op, name, values[0].rows)
+        if not (blob.dtype == dtype or (half and blob.dtype == np.float16)) or blob.shape not in shapes:
+            expected = f"{dtype}{' or float16' if half else ''} {' or '.join(map(str, shapes))}"
             raise inconsistent(f"{name} of {where}", expected, f"{blob.dtype} {blob.shape}")
         signs = inputs * offsets_of(values[step.inputs[0]], values[step.output]) if step.op in CONVOLUTIONS else inputs
         _check_numbers(f"{name} of {where}", name, blob, signs)
@@ -220,6 +221,11 @@ def blob_type(op: Op, name: str, inputs: int, outputs: int) -> tuple[np.dtype[np
         return np.dtype(np.int32), [(outputs,)]
     broadcast = name in ("scale", "bias") and op is not Op.LINEAR
     return np.dtype(np.float32), [(outputs,), (1,)] if broadcast else [(outputs,)]
+
+
+def may_be_half(op: Op, name: str, rows: Rows) -> bool:
+    """Return whether the blob `name` of `op` may also be float16: LINEAR's weight, where value 0 is of sites."""
+    return op is Op.LINEAR and name == "weight" and rows is Rows.SITES
 
 
 def _check_numbers(where: str, name: str, blob: Array, inputs: int) -> None:

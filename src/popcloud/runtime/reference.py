@@ -66,8 +66,8 @@ def step(program: Program, index: int, inputs: list[Array], rows: int) -> Array:
 
 
 def linear(this: Layer, x: Floats) -> Floats:
-    """LINEAR: a float matrix product, one input channel after the other."""
-    weight, bias = this.blobs["weight"], this.blobs["bias"]
+    """LINEAR: a float matrix product, one input channel after the other; weights of float16 are widened, exactly."""
+    weight, bias = this.blobs["weight"].astype(np.float32, copy=False), this.blobs["bias"]
     total: Floats = np.repeat(bias[None], len(x), axis=0)
     return activate(accumulate(x, weight, total), this.activation)
 
