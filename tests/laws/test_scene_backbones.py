@@ -161,6 +161,14 @@ def test_real_network_s_batch_norms_are_in_the_convolutions():
     assert max(len(step.outputs) for step in program.steps) == 2  # what is read below and beside has two batch norms
 
 
+@pytest.mark.parametrize("name", ["unet_s", "fcn_s"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_real_1x1s_of_binary_networks_are_in_float16(name, variant):
+    program = case(name, variant).program
+    found = {step.blobs["weight"].dtype for step in program.steps if step.op is Op.LINEAR}
+    assert found == {np.dtype(np.float32 if variant == "real" else np.float16)}
+
+
 def test_searched_shifts_are_in_the_file():
     shifts = [step.blobs["shifts"] for step in case("unet_s", "net").program.steps if "shifts" in step.blobs]
     assert len(shifts) == 2 * LEVELS - 1

@@ -201,6 +201,18 @@ def test_shifts_of_zero_are_left_out(rng):
     check(exported, rng)
 
 
+@pytest.mark.parametrize(("factor", "dtype"), [(1.0, np.float16), (1e6, np.float32), (1e-6, np.float32)])
+def test_halved_weights_are_in_float16_unless_that_can_t_hold_them(factor, dtype, rng):
+    model = Net(lambda net, x, at: net.point(net.first(x, at)), first=conv(binarizer="real"))
+    model.point = Layer(4, 4, binarizer="real", ordered=True, halved=True)
+    with torch.no_grad():
+        model.point.weight[1] *= factor
+    exported = written(model)
+    first, last = (step.blobs["weight"] for step in exported.program.steps if step.op is Op.LINEAR)
+    assert (first.dtype, last.dtype) == (dtype, np.float32)
+    check(exported, rng)
+
+
 def test_weights_that_are_no_signs_yet_are_refused():
     model = Net(lambda net, x, at: net.first(x, at), first=conv())
     set_weights_binary(model, False)

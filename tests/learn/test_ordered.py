@@ -32,6 +32,27 @@ def test_linear_in_float64_is_pytorch_s():
     assert torch.equal(ordered.linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
 
 
+def test_halved_weights_are_the_nearest_in_float16_ties_to_even():
+    torch.manual_seed(0)
+    weight = torch.randn(40, 300) * torch.logspace(-3, 4, 40)[:, None]
+    weight[0, :2] = torch.tensor([1 + 2**-11, 1 + 3 * 2**-11])  # halfway between two numbers each
+    found = ordered.halved(weight)
+    assert np.array_equal(found.numpy(), weight.numpy().astype(np.float16).astype(np.float32))
+    assert found[0, :2].tolist() == [1.0, 1 + 4 * 2**-11]
+    largest = weight.abs().amax(dim=1, keepdim=True)
+    assert ((found - weight).abs() <= largest * 2**-11).all()
+
+
+@pytest.mark.parametrize("largest", [65504.0, 2.0**-14])
+def test_weights_out_of_float16_s_range_are_kept(largest):
+    weight = torch.tensor([[1.0, 1e-3, 0.0], [0.0, 0.0, 0.0], [largest, 1e-5, -largest]])
+    assert torch.equal(ordered.halved(weight), weight.half().float())
+    weight[2] *= 1.001 if largest > 1 else 0.999
+    assert torch.equal(ordered.halved(weight), weight)
+    weight[2, 2] = torch.tensor(1e30)
+    assert torch.equal(ordered.halved(weight), weight)
+
+
 def test_fma_rounds_once():
     a, b, c = (torch.randn(10_000) for _ in range(3))
     assert np.array_equal(ordered.fma(a, b, c).numpy(), fma(a.numpy(), b.numpy(), c.numpy()))
@@ -49,3 +70,20 @@ def test_layer_uses_the_order_where_no_gradient_is_wanted():
         assert np.array_equal(layer(x).numpy(), wanted)
     assert layer(x).requires_grad
     np.testing.assert_allclose(layer(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_halved_layer_rounds_in_eval_mode_alone():
+    torch.manual_seed(0)
+    plain = Layer(40, 24, binarizer="real", ordered=True)
+    layer = Layer(40, 24, binarizer="real", ordered=True, halved=True)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(50, 40)
+    with torch.no_grad():
+        assert torch.equal(layer(x), plain(x))
+        weight, bias = plain.eval().folded_weight()
+        assert torch.equal(layer.eval()(x), ordered.linear(x, weight.half().float(), bias))
+        assert not torch.equal(layer(x), plain(x))
+
+
+def test_only_real_layers_are_halved():
+    assert not Layer(4, 4, binarizer="react", ordered=True, halved=True).halved

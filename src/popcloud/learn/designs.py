@@ -107,6 +107,10 @@ class Design:
         """Return the first layer, real-valued; norm-last networks have no other batch norm in front of a sign."""
         return SparseConv(features, outputs, kind="same", level=0, norm=self.before is None)
 
+    def pointwise(self, inputs: int, outputs: int, *, norm: bool = True, bias: bool = True) -> Layer:
+        """Return a real-valued 1x1: of binary networks in float16, for it would take most of the file's bytes."""
+        return Layer(inputs, outputs, binarizer=REAL, ordered=True, halved=not self.real, norm=norm, bias=bias)
+
     def head(self, channels: int) -> NormAct | None:
         """Return what stands before a classifier: norm and ReLU, unless activations are normalised already."""
         return None if self.before is None else NormAct(channels, activation="relu")
@@ -177,7 +181,7 @@ class Conv(nn.Module):
         self.before = NormAct(inputs, activation=design.before) if design.before else None
         self.conv = design.conv(inputs, outputs, "down", level)
         self.pool = ChildMean(level)
-        self.point = Layer(inputs, outputs, binarizer=REAL, ordered=True) if design.shortcuts else None
+        self.point = design.pointwise(inputs, outputs) if design.shortcuts else None
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:
         """Rows of `level` -> rows of `level` + 1."""
@@ -197,7 +201,7 @@ class DeConv(nn.Module):
         self.shortcut = design.shortcuts
         self.before = NormAct(inputs, activation=design.before) if design.before else None
         self.conv = design.conv(inputs, outputs, "up", level)
-        self.point = Layer(inputs, outputs, binarizer=REAL, ordered=True) if design.shortcuts else None
+        self.point = design.pointwise(inputs, outputs) if design.shortcuts else None
         self.unpool = Unpool(level)
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
-from popcloud.learn.export_writer import Signs, Tap, Writer, activation_of, array, plain, short
+from popcloud.learn.export_writer import Signs, Tap, Writer, activation_of, array, as_half, plain, short
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU, Weighted
 from popcloud.learn.thresholds import mean_threshold, mismatch_limit
 from popcloud.packed.bits import pack_weights
@@ -63,8 +63,8 @@ def _real_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     folded, b = layer.folded_weight()
     source, weight = writer.float_of(writer.source(node)), array(folded.T.contiguous())
     if isinstance(layer, Layer):
-        rows = writer.values[source].rows
-        value = _affine(writer, Op.LINEAR, node, (source,), rows, layer, weight=weight, bias=array(b))
+        rows, kept = writer.values[source].rows, as_half(weight) if layer.halved else weight
+        value = _affine(writer, Op.LINEAR, node, (source,), rows, layer, weight=kept, bias=array(b))
         writer.floats[node.name] = value
         return
     product = writer.value(f"{node.target}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)

@@ -315,6 +315,13 @@ def array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().float().numpy())
 
 
+def as_half(weight: Array) -> Array:
+    """Return an array in float16 if that holds all its numbers exactly, else as it is."""
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
+    return half if np.array_equal(half, weight) else weight
+
+
 def short(tensor: Tensor) -> Array:
     """Return the constants per channel, or one where all are the same."""
     values = array(tensor)

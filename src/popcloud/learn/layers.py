@@ -192,6 +192,8 @@ class Layer(Weighted):
     activation  "none", "relu", "hardtanh" or "rprelu"
     norm        without it the layer has a bias, if its binarizer wants one and `bias` allows it
     ordered     a real-valued layer's eval mode has the bits of the program's LINEAR, where no gradient is wanted
+    halved      of an ordered one: eval mode rounds the weights, batch norm folded in, to float16, as the file keeps
+                them; training goes on in float32
     """
 
     def __init__(
@@ -204,10 +206,12 @@ class Layer(Weighted):
         norm: bool = True,
         bias: bool = True,
         ordered: bool = False,
+        halved: bool = False,
     ):
         super().__init__(inputs, outputs, binarizer=binarizer, norm=norm, bias=bias)
         self.activation = make_activation(activation, outputs)
         self.ordered = ordered and self.binarizer is None
+        self.halved = halved and self.ordered
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
@@ -228,6 +232,11 @@ class Layer(Weighted):
         y, mean, var = NormClip.apply(z, self.norm.weight, self.norm.bias, self.norm.eps)
         self.norm.observe(mean, var, len(z))
         return y
+
+    def folded_weight(self) -> tuple[Tensor, Tensor]:
+        """Return (weight, bias) of a real-valued layer with its batch norm folded in, rounded if it is `halved`."""
+        weight, bias = super().folded_weight()
+        return ordered.halved(weight) if self.halved else weight, bias
 
     def products(self, x: Tensor) -> Tensor:
         """Return d, what `tail` takes in eval mode: the sums of signs, times the row's factor if there is one."""

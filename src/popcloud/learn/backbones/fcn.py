@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from popcloud.learn.binarizers import REAL
 from popcloud.learn.designs import Conv, Design, SscBlocks
-from popcloud.learn.layers import Layer
 from popcloud.learn.maps import TensorPyramid
 from popcloud.learn.sparse_layers import Add, Unpool
 
@@ -22,7 +20,7 @@ class Classifier(nn.Module):
     def __init__(self, design: Design, channels: int, classes: int, bias: bool):
         super().__init__()
         self.head = design.head(channels)
-        self.linear = Layer(channels, classes, binarizer=REAL, norm=False, ordered=True, bias=bias)
+        self.linear = design.pointwise(channels, classes, norm=False, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(sites, channels) -> (sites, classes)."""

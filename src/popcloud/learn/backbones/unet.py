@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from popcloud.learn.binarizers import REAL
 from popcloud.learn.designs import Conv, DeConv, Design, SscBlocks
-from popcloud.learn.layers import Layer
 from popcloud.learn.maps import TensorPyramid
 from popcloud.learn.sparse_layers import Join
 
@@ -36,7 +34,7 @@ class UNet(nn.Module):
         self.join = Join()
         self.decoder = nn.ModuleList(SscBlocks(design, 2 * fine, fine, level, blocks) for level, fine, _ in steps)
         self.head = design.head(width)
-        self.classifier = Layer(width, classes, binarizer=REAL, norm=False, ordered=True)
+        self.classifier = design.pointwise(width, classes, norm=False)
 
     def forward(self, x: Tensor, at: TensorPyramid) -> Tensor:
         """(sites, features), at -> logits (sites, classes)."""
