@@ -327,7 +327,8 @@ const KernelTable kAvx2{"avx2",
                         avx2::sign_kernel_bytes,
                         avx2::prepare_sign_kernel,
                         avx2::sum_signs,
-                        avx2::finish};
+                        avx2::finish,
+                        avx2::largest};
 
 }  // namespace popcloud
 
@@ -336,7 +337,7 @@ const KernelTable kAvx2{"avx2",
 namespace popcloud {
 const KernelTable kAvx2{"avx2",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
                         nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr};
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -317,15 +317,17 @@ const KernelTable kAvx512{"avx512",
                           avx512::sign_kernel_bytes,
                           avx512::prepare_sign_kernel,
                           avx512::sum_signs,
-                          avx512::finish};
+                          avx512::finish,
+                          portable::largest};
 
 }  // namespace popcloud
 
 #else  // another processor's file: present, never chosen
 
 namespace popcloud {
-const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable kAvx512{"avx512", never,   nullptr, nullptr, nullptr, nullptr, nullptr,
+                          nullptr,  nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                          nullptr,  nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -138,6 +138,9 @@ struct KernelTable {
   // y = sums * scale + bias, + shortcut, activation, as packed/program.py says of convolutions; writes `out`,
   // and bit c of each sign output b = y < thresholds[b][c] (NaN gives 0), tail bits 0.
   void (*finish)(const float* sums, size_t rows, const Finish& what);
+  // out[r] = where the largest of rows[r * classes] to rows[r * classes + classes - 1] is, the first of equal
+  // ones. NaN is larger than any number, and equal to NaN. classes >= 1.
+  void (*largest)(const float* rows, size_t count, size_t classes, int32_t* out);
 };
 
 inline bool never() { return false; }

@@ -326,7 +326,8 @@ const KernelTable kNeon{"neon",
                         neon::sign_kernel_bytes,
                         neon::prepare_sign_kernel,
                         neon::sum_signs,
-                        neon::finish};
+                        neon::finish,
+                        portable::largest};
 
 }  // namespace popcloud
 
@@ -335,7 +336,7 @@ const KernelTable kNeon{"neon",
 namespace popcloud {
 const KernelTable kNeon{"neon",  never,   nullptr, nullptr, nullptr, nullptr, nullptr,
                         nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                        nullptr, nullptr, nullptr, nullptr, nullptr};
+                        nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace popcloud
 
 #endif

@@ -135,6 +135,7 @@ const KernelTable kPortable{"portable",
                             portable::sign_kernel_bytes,
                             portable::prepare_sign_kernel,
                             portable::sum_signs,
-                            portable::finish};
+                            portable::finish,
+                            portable::largest};
 
 }  // namespace popcloud

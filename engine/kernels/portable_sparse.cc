@@ -116,4 +116,18 @@ void pick(const Gather& rows, const uint8_t* slots, uint32_t* begin, uint32_t* e
   begin[rows.rows] = n;
 }
 
+// Without a branch on values, as no processor could foretell which class wins.
+void largest(const float* rows, size_t count, size_t classes, int32_t* out) {
+  for (size_t r = 0; r < count; ++r, rows += classes) {
+    float top = rows[0];
+    size_t best = 0;
+    for (size_t c = 1; c < classes; ++c) {
+      const bool more = static_cast<int>(!(rows[c] <= top)) & static_cast<int>(top == top);  // top is no NaN
+      top = more ? rows[c] : top;
+      best = more ? c : best;
+    }
+    out[r] = static_cast<int32_t>(best);
+  }
+}
+
 }  // namespace popcloud::portable

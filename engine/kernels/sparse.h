@@ -11,6 +11,7 @@
   void prepare_sign_kernel(const SignKernel& w, void* prepared);                                          \
   void sum_signs(const uint64_t* x, const SignKernel& w, const Gather& rows, float* sums, size_t stride); \
   void finish(const float* sums, size_t rows, const Finish& what);                                        \
+  void largest(const float* rows, size_t count, size_t classes, int32_t* out);                            \
   }
 #define POPCLOUD_DECLARE_SPARSE(isa)                                                                      \
   POPCLOUD_DECLARE_SIGNS(isa)                                                                             \

@@ -3,7 +3,7 @@
 #
 # Usage: engine/tests/emulate_avx512.sh BUILD_FOLDER
 # Needs a C++ compiler (CXX, default g++), SIMDe's headers (Debian: libsimde-dev) and a processor with AVX2.
-# Exit status: that of the test, or 77 with the reason where it can't run.
+# Exit status: that of the tests, or 77 with the reason where it can't run.
 set -eu
 build=${1:?usage: $0 BUILD_FOLDER}
 engine=$(cd "$(dirname "$0")/.." && pwd)
@@ -27,5 +27,7 @@ for source in "$engine"/kernels/*.cc; do
   esac
   objects="$objects $build/$name.o"
 done
-$compile "$engine/tests/test_kernels.cc" $objects -o "$build/test_kernels"
-"$build/test_kernels" avx512
+for test in test_kernels test_lists; do
+  $compile "$engine/tests/$test.cc" $objects -o "$build/$test"
+  "$build/$test" avx512
+done

@@ -1,15 +1,8 @@
-// Every table that this CPU supports, or each one named, gives what the portable one gives, bit for bit, on
-// edge shapes; after --some on one in 16 of them. Exit code 1 on a difference, 2 if a named table can't run
-// here.
-#include <cstdio>
+// Every kernel of every table, or of each one named, gives what the portable one gives, bit for bit, on edge
+// shapes (tables.h). Lists of entries have a test of their own, test_lists.cc.
 #include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <random>
-#include <string>
-#include <vector>
 
-#include "kernels/kernels.h"
+#include "tests/tables.h"
 
 using namespace popcloud;
 
@@ -21,22 +14,7 @@ constexpr size_t kLongInputs[] = {1024, 64 * 511, 64 * 512};  // around the widt
 constexpr size_t kWidths[] = {1, 3, 4, 7, 8, 9, 12, 15, 16, 17, 33, 48, 112, 129};  // of sparse convolutions
 constexpr uint64_t kCanary = 0x5a5a5a5a5a5a5a5a;
 
-int comparisons = 0, differences = 0, shapes = 0, every = 1;
-bool left_out() { return shapes++ % every != 0; }  // one in `every` shapes is tested
-
 size_t words_of(size_t channels) { return (channels + 63) / 64; }
-
-template <class T>
-void compare(const char* table, const char* kernel, const std::string& shape, const std::vector<T>& got,
-             const std::vector<T>& want) {
-  ++comparisons;
-  if (got.empty() || std::memcmp(got.data(), want.data(), got.size() * sizeof(T)) == 0) return;
-  size_t i = 0;
-  while (std::memcmp(&got[i], &want[i], sizeof(T)) == 0) ++i;
-  ++differences;
-  std::printf("DIFFERENT %s %s %s: element %zu of %zu is %.9g, portable says %.9g\n", table, kernel,
-              shape.c_str(), i, got.size(), double(got[i]), double(want[i]));
-}
 
 // Signs with zero tail bits. `bias` of 8: how many of 8 are -1; 0 and 8 reach the smallest and the largest
 // count.
@@ -55,18 +33,11 @@ std::vector<uint64_t> transpose(const std::vector<uint64_t>& rows, size_t channe
   return bits;
 }
 
-// 64-byte aligned memory of the size a table asks for.
-struct Prepared {
-  std::vector<uint8_t> memory;
-  void* data = nullptr;
-  explicit Prepared(size_t bytes) : memory(bytes + 64) {
-    if (bytes) data = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-  }
-  Prepared(const KernelTable& table, const std::vector<uint64_t>& bits, size_t words, size_t channels)
-      : Prepared(table.prepared_bytes(words, channels)) {
-    if (data) table.prepare(bits.data(), words, channels, data);
-  }
-};
+Prepared prepare(const KernelTable& table, const std::vector<uint64_t>& bits, size_t words, size_t channels) {
+  Prepared prepared(table.prepared_bytes(words, channels));
+  if (prepared.data) table.prepare(bits.data(), words, channels, prepared.data);
+  return prepared;
+}
 
 struct Case {
   std::vector<uint64_t> x, bits;
@@ -115,7 +86,7 @@ Answers answer(const KernelTable& table, const Case& c, const PackedMatrix& w, C
 void test_signs(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs, size_t channels,
                 unsigned bias) {
   const Case c = make_case(rng, rows, inputs, channels, bias);
-  const Prepared prepared(table, c.bits, c.words, channels);
+  const Prepared prepared = prepare(table, c.bits, c.words, channels);
   const PackedMatrix w{c.bits.data(), c.words, channels, prepared.data};
   const size_t middle = channels / 2 / 64 * 64;
   for (const Channels at : {Channels{0, channels}, Channels{0, middle}, Channels{middle, channels}}) {
@@ -132,31 +103,6 @@ void test_signs(const KernelTable& table, std::mt19937_64& rng, size_t rows, siz
   }
 }
 
-// Mostly ordinary numbers, some that are special: zeros of both signs, infinities, the smallest, the largest.
-std::vector<float> floats(std::mt19937_64& rng, size_t count, bool with_nan) {
-  using Limits = std::numeric_limits<float>;
-  const float special[] = {0.0f,
-                           -0.0f,
-                           1.0f,
-                           -1.0f,
-                           Limits::denorm_min(),
-                           Limits::max(),
-                           Limits::infinity(),
-                           -Limits::infinity(),
-                           Limits::quiet_NaN()};
-  std::vector<float> x(count);
-  for (float& v : x)
-    v = rng() % 4 ? float(int32_t(rng())) / float(1 << 30) : special[rng() % (with_nan ? 9 : 6)];
-  return x;
-}
-
-// No special ones: a long sum of the others soon is infinite, and then equal whatever its order.
-std::vector<float> ordinary(std::mt19937_64& rng, size_t count) {
-  std::vector<float> x(count);
-  for (float& v : x) v = float(int32_t(rng())) / float(1 << 30);
-  return x;
-}
-
 void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, size_t inputs,
                  size_t channels) {
   const std::vector<float> x = floats(rng, rows * inputs, false), w = floats(rng, inputs * channels, false),
@@ -166,8 +112,7 @@ void test_linear(const KernelTable& table, std::mt19937_64& rng, size_t rows, si
       std::vector<float> got(rows * channels, 7), want(rows * channels, 8);
       table.linear(x.data(), rows, inputs, w.data(), b, channels, act, got.data());
       kPortable.linear(x.data(), rows, inputs, w.data(), b, channels, act, want.data());
-      for (size_t i = 0; i < got.size(); ++i)  // which bits a NaN has is nobody's promise
-        if (got[i] != got[i] && want[i] != want[i]) got[i] = want[i];
+      forgive_nan(got, want);
       compare(table.name, "linear",
               std::to_string(rows) + " x " + std::to_string(inputs) + " x " + std::to_string(channels) +
                   ", activation " + std::to_string(int(act)),
@@ -322,8 +267,7 @@ void test_finish(const KernelTable& table, std::mt19937_64& rng, size_t rows, si
                way % 3 ? shortcut.data() : nullptr, way % 3 == 2 ? other.data() : nullptr,
                way % 2 ? out[i].data() : nullptr, signs, signs ? thresholds.data() : nullptr, words});
     }
-    for (size_t i = 0; i < out[0].size(); ++i)  // which bits a NaN has is nobody's promise
-      if (out[0][i] != out[0][i] && out[1][i] != out[1][i]) out[0][i] = out[1][i];
+    forgive_nan(out[0], out[1]);
     const std::string shape = std::to_string(rows) + " x " + std::to_string(channels) + ", activation " +
                               std::to_string(int(act)) + ", way " + std::to_string(way);
     compare(table.name, "finish", shape, out[0], out[1]);
@@ -379,22 +323,4 @@ void test_table(const KernelTable& table) {
 
 }  // namespace
 
-int main(int count, char** names) {
-  if (count > 1 && std::strcmp(names[1], "--some") == 0) every = 16, ++names, --count;
-  for (int i = 1; i < count; ++i)
-    if (!find_kernels(names[i])) return std::printf("%s: not supported here\n", names[i]), 2;
-  for (auto table = all_kernels(); *table; ++table) {
-    bool wanted = count == 1;
-    for (int i = 1; i < count; ++i) wanted = wanted || std::strcmp(names[i], (*table)->name) == 0;
-    if (!wanted) continue;
-    if (!(*table)->supported()) {
-      std::printf("%s: not supported here, skipped\n", (*table)->name);
-      continue;
-    }
-    const int before = comparisons;
-    test_table(**table);
-    std::printf("%s: %d comparisons\n", (*table)->name, comparisons - before);
-  }
-  std::printf("%d differences\n", differences);
-  return differences != 0;
-}
+int main(int count, char** names) { return test_tables(count, names, test_table); }
