@@ -142,7 +142,8 @@ class Engine {
   // labels is (points): the class with the largest answer, the first of equal ones.
   void label(const Scene& scene, int64_t* labels);
 
-  // The geometry of a scene, to run it or single steps of it. Not to be used after the engine is gone.
+  // The geometry of a scene, to run it or single steps of it. Lies in the engine's memory: let go of it
+  // before the engine.
   std::shared_ptr<OpenScene> open(const Scene& scene);
   void run_open(const OpenScene& scene, float* answers);  // (sites of level 0, classes)
   // Step `index` alone. inputs[i] and outputs[i] have a row per site of their value's level.
@@ -151,7 +152,8 @@ class Engine {
   // Medians over `repeats` runs.
   SceneProfile profile_scene(const Scene& scene, int repeats);
 
-  // The most bytes that the last scene held at once, beside its points and answers.
+  // The most bytes that were held at once during the last scene, beside its points and answers. Memory is
+  // kept for the next scene, so that of a larger one before counts.
   size_t peak();
   // Bytes of values for a scene with so many sites on each level.
   size_t planned(const std::vector<size_t>& sites) const;

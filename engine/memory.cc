@@ -50,7 +50,7 @@ Ledger::Block Ledger::take(size_t bytes) {
   // A scene larger than the one before: what is too small for it would pile up.
   drop(bytes / 2, bytes);
   free_.reserve(blocks_ + 1);  // so that giving back never fails
-  const Block block{allocate(bytes), bytes};
+  const Block block{fetch(bytes), bytes};
   ++blocks_;
   held_ += bytes;
   peak_ = std::max(peak_, held_);
@@ -66,6 +66,27 @@ void Ledger::give(const Block& block) {
 void Ledger::reset() {
   std::lock_guard<std::mutex> lock(mutex_);
   peak_ = held_;
+}
+
+size_t Ledger::peak() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return peak_;
+}
+
+size_t Ledger::held() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return held_;
+}
+
+// What is kept of other sizes may be what is missing.
+void* Ledger::fetch(size_t bytes) {
+  try {
+    return allocate(bytes);
+  } catch (const OutOfMemory&) {
+    if (free_.empty()) throw;
+  }
+  drop(0, SIZE_MAX);
+  return allocate(bytes);
 }
 
 // Lets go of free blocks of these sizes.

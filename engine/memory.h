@@ -38,12 +38,14 @@ class Ledger {
   Block take(size_t bytes);  // of at least so many. Throws OutOfMemory
   void give(const Block& block);
   void reset();  // from now on `peak` counts anew
-  size_t peak() const { return peak_; }
+  size_t peak() const;
+  size_t held() const;
 
  private:
+  void* fetch(size_t bytes);
   void drop(size_t above, size_t below);
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<Block> free_;
   size_t blocks_ = 0, held_ = 0, peak_ = 0;
 };

@@ -104,7 +104,7 @@ size_t Engine::memory() {
   std::lock_guard<std::mutex> lock(parts_->turn);
   size_t sum = 0;
   for (const Workspace& space : parts_->spaces) sum += space.bytes();
-  return sum;
+  return parts_->scenes ? parts_->scenes->held() : sum;
 }
 
 std::vector<std::string> compiled_kernels() {

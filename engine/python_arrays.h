@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,8 @@ struct Fresh {
   explicit Fresh(std::vector<size_t> size) : shape(std::move(size)) {
     size_t count = 1;
     for (size_t s : shape) count *= s;
-    data.reset(new T[count]);
+    data.reset(new (std::nothrow) T[count]);
+    if (!data) throw OutOfMemory(count * sizeof(T));
   }
   T* get() { return data.get(); }
   Out<T> give() {

@@ -23,7 +23,8 @@ using Ints = nb::ndarray<nb::numpy, int32_t>;
 using Rows = nb::ndarray<nb::numpy, uint32_t>;
 using Longs = nb::ndarray<nb::numpy, int64_t>;
 
-constexpr size_t kMostRows = size_t{1} << 25;  // times 128 they still fit an entry
+constexpr size_t kMostMade = size_t{1} << 25;  // sites of voxelize
+constexpr size_t kMostRows = size_t{1} << 24;  // times 128 they leave the bit free that says: nobody here
 
 void require(bool holds, const std::string& what) {
   if (!holds) throw Error(Fault::kEngine, what);
@@ -64,7 +65,7 @@ void check_size(int size) {
 
 Array<Site> copied(const Sites& sites) {
   require(sites.shape(0) <= kMostRows,
-          "at most 2^25 sites, found " + std::to_string(sites.shape(0)) + "; use a larger voxel edge");
+          "at most 2^24 sites, found " + std::to_string(sites.shape(0)) + "; use a larger voxel edge");
   Array<Site> copy(sites.shape(0));
   std::copy(sites.data(), sites.data() + 3 * copy.size(), reinterpret_cast<int32_t*>(copy.data()));
   return copy;
@@ -74,7 +75,7 @@ nb::tuple voxelize_points(const Points& xyz, double edge, size_t max_sites, int 
   Voxels made;
   {
     nb::gil_scoped_release free;
-    require(max_sites <= kMostRows, "max_sites must be at most 2^25, found " + std::to_string(max_sites));
+    require(max_sites <= kMostMade, "max_sites must be at most 2^25, found " + std::to_string(max_sites));
     Pool pool = pool_of(threads);
     made = voxelize(xyz.data(), xyz.shape(0), edge, max_sites, pool, nullptr);
   }

@@ -175,8 +175,10 @@ void bind_scene(nb::module_& m, nb::class_<Engine>& engine) {
       .def("profile_scene", profile, "xyz"_a.noconvert(), "features"_a.noconvert() = nb::none(),
            "ready"_a = false, "repeats"_a = 5,
            "Seconds on one thread, medians: of `parts`, of `steps`; and the `sites` of each level.")
-      .def_prop_ro("peak", &Engine::peak,
-                   "The most bytes that the last scene held, beside its points and answers.")
+      .def_prop_ro(
+          "peak", &Engine::peak, nb::call_guard<nb::gil_scoped_release>(),
+          "The most bytes held during the last scene, beside its points and answers; with what is kept "
+          "of larger ones before.")
       .def("planned", &Engine::planned, "sites"_a, "Bytes of values for so many sites on each level.");
 }
 

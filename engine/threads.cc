@@ -65,6 +65,9 @@ Pool::Pool(int threads)
     close();
     throw Error(Fault::kEngine,
                 "the system does not allow " + std::to_string(threads) + " threads; ask for fewer");
+  } catch (...) {  // memory has ended; threads that nobody joins would end the process
+    close();
+    throw;
   }
 }
 

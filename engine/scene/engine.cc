@@ -110,7 +110,11 @@ SceneProfile Engine::profile_scene(const Scene& scene, int repeats) {
   return medians(runs);
 }
 
-size_t Engine::peak() { return parts_->on_scenes().peak(); }
+size_t Engine::peak() {
+  std::lock_guard<std::mutex> lock(parts_->turn);
+  return parts_->on_scenes().peak();
+}
+
 size_t Engine::planned(const std::vector<size_t>& sites) const { return parts_->on_scenes().planned(sites); }
 
 }  // namespace popcloud

@@ -158,8 +158,11 @@ void SceneEngine::run_group(const SceneRun& run, const SceneGroup& group, Pool& 
   });
 }
 
-size_t SceneEngine::peak() const {
-  size_t bytes = ledger_.peak();
+size_t SceneEngine::peak() const { return ledger_.peak() + spaces(); }
+size_t SceneEngine::held() const { return ledger_.held() + spaces(); }
+
+size_t SceneEngine::spaces() const {
+  size_t bytes = 0;
   for (const TileSpace& space : spaces_) bytes += space.bytes();
   return bytes;
 }

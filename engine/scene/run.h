@@ -29,10 +29,12 @@ class SceneEngine {
 
   void start() { ledger_.reset(); }
   size_t peak() const;  // since start(), and what the threads keep
+  size_t held() const;  // now
   Ledger* ledger() { return &ledger_; }
   size_t planned(const std::vector<size_t>& sites) const;
 
  private:
+  size_t spaces() const;  // bytes that the threads keep
   void run_group(const SceneRun& run, const SceneGroup& group, Pool& pool, SceneTimes* times);
 
   const Program& program_;

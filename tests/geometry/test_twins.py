@@ -226,5 +226,7 @@ def test_numbers_out_of_range_are_refused(rng):
         fast.voxelize(xyz, 1.0, threads=0)
     with pytest.raises(EngineError, match=r"max_sites must be at most 2\^25"):
         fast.voxelize(xyz, 1.0, max_sites=1 << 26)
+    with pytest.raises(EngineError, match=r"at most 2\^24 sites, found 16777217"):
+        fast.submanifold(np.zeros(((1 << 24) + 1, 3), np.int32))
     with pytest.raises(RecipeError, match="kernel size 4: expected one of 3, 5"):
         fast.submanifold(np.zeros((1, 3), np.int32), 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import threading
 from itertools import product
 
 import numpy as np
@@ -236,6 +237,7 @@ def test_memory_is_planned_and_counted(load, rng):
     assert 0 < loaded.planned(counted) < loaded.peak
     assert loaded.planned(counted) < everything  # values share memory, and some are never stored
     assert loaded.planned([2 * n for n in counted]) > loaded.planned(counted)
+    assert loaded.planned(counted) < loaded.memory() <= loaded.peak  # what is kept for the next scene
     with pytest.raises(EngineError, match="expected 2"):
         loaded.planned([1])
 
@@ -258,14 +260,65 @@ print(len(engine.labels(xyz, features)))
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit of memory")
-def test_the_end_of_memory_is_an_error_that_says_how_much_and_the_engine_lives_on(tmp_path):
-    path = tmp_path / "model.popc"
+KEPT_MEMORY = """
+import resource, sys
+import numpy as np
+from popcloud import native
+engine = native.engine().Engine(sys.argv[1], threads=1)
+def scene(points):
+    x = np.arange(points)
+    xyz = np.stack([x % 512, x // 512, 0 * x], axis=1).astype(np.float32) * np.float32(0.15)
+    return xyz, np.zeros((points, 3), np.float32)
+large, half, larger = scene(500_000), scene(245_000), scene(525_000)
+engine.labels(*large)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 20), resource.RLIM_INFINITY))
+print(len(engine.labels(*half)))
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 20), resource.RLIM_INFINITY))
+try:
+    engine.labels(*larger)
+except MemoryError as error:
+    print(error)
+"""
+
+needs_a_limit = pytest.mark.skipif(
+    not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs a limit of memory"
+)
+
+
+def printed(script, path):
+    """Return the lines that a script prints of the engine, in a process of its own."""
     path.write_bytes(encode(every_grid_op(0)))
     done = subprocess.run(
-        [sys.executable, "-c", OUT_OF_MEMORY, str(path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    message, points = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+@needs_a_limit
+def test_the_end_of_memory_is_an_error_that_says_how_much_and_the_engine_lives_on(tmp_path):
+    message, points = printed(OUT_OF_MEMORY, tmp_path / "model.popc")
     assert "bytes could not be had" in message
     assert points == "400000"
+
+
+@needs_a_limit
+def test_memory_that_is_kept_serves_scenes_of_other_sizes(tmp_path):
+    points, message = printed(KEPT_MEMORY, tmp_path / "model.popc")
+    assert points == "245000"
+    assert "bytes could not be had" in message  # of an array for Python, too
+
+
+def test_the_peak_can_be_asked_for_while_another_thread_runs(load, rng):
+    program = every_grid_op(1)
+    cloud = surface(rng, 20000, len(program.features))
+    loaded = load(program, threads=2)
+    runs = [threading.Thread(target=loaded.labels, args=(cloud.xyz, cloud.features)) for _ in range(3)]
+    for run in runs:
+        run.start()
+    peaks = [loaded.peak for _ in range(20)]
+    for run in runs:
+        run.join()
+    assert 0 <= max(peaks) < 2 * loaded.peak
