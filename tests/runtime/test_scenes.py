@@ -81,6 +81,9 @@ def test_tiles_give_the_same_bits(grid, large, kernels):
     assert seams.wide == tiles.exact_halo(read(grid))
     assert 0 <= seams.differing <= seams.points < len(large)
     assert session.seams(large, whole.argmax(axis=1)) is None
+    assert session.run(large, tile=6.0, halo=1e300).tobytes() == whole.tobytes()
+    with pytest.raises(RecipeError, match=r"labels: expected shape \(1500,\), one a point, found \(5,\)"):
+        session.seams(large, labels[:5])
 
 
 @pytest.mark.parametrize("kernels", native.engine().available())

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from popcloud.cloud import Floats, PointCloud, check_xyz
 from popcloud.errors import RecipeError
 from popcloud.geometry.inputs import Columns, own_features
-from popcloud.geometry.voxels import MAX_SITES
+from popcloud.geometry.voxels import FARTHEST, MAX_SITES
 from popcloud.packed.file import read
 from popcloud.packed.program import Array, Grid, Program
 from popcloud.runtime import sites, tiles
@@ -107,6 +107,8 @@ class Scenes:
     def seams(self, cloud: ArrayLike | PointCloud, labels: Longs, how: How) -> Seams | None:
         """Return what a narrow halo did to labels that `labels` gave, None where no seam is; see tiles.seams."""
         ready = _checked(cloud)
+        if np.shape(labels) != (len(ready),):
+            raise RecipeError(f"labels: expected shape ({len(ready)},), one a point, found {np.shape(labels)}")
         tiling = self.tiling(ready.xyz, how)
         if tiling is None:
             return None
@@ -118,7 +120,7 @@ class Scenes:
         """Return how a cloud (N, 3) is cut, None where it is run in one go."""
         if how.tile is None and len(xyz) <= self.most:
             return None
-        halo = self.exact_halo if how.halo is None else math.ceil(how.halo / self.plan.edge)
+        halo = self.exact_halo if how.halo is None else math.ceil(min(how.halo / self.plan.edge, FARTHEST))
         tiling = tiles.cut(xyz, self.plan, halo, self.most, how.tile, self.exact_halo)
         return tiling if how.tile is not None or len(tiling.tiles) > 1 else None
 

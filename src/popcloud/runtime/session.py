@@ -95,7 +95,10 @@ class Session:
 
     @property
     def peak(self) -> int | None:
-        """Return the most bytes that the last scene held at once above its points and answers; None if not known."""
+        """Return the most bytes held at once during the last scene, above its points and answers; None if not known.
+
+        Memory is kept for the next scene, so that of a larger one before counts.
+        """
         return None if self.scenes is None else self.scenes.peak
 
     def run(
@@ -171,7 +174,7 @@ class Session:
         """Return how many labels near the borders of one tile a wider halo changes; None where there is no border.
 
         labels  (N,) of the cloud, from `labels` with the same `tile` and `halo`
-        Raises RecipeError for other models, and errors as `run`.
+        Raises RecipeError for other models and for another number of labels, and errors as `run`.
         """
         from popcloud.runtime.scenes import How
 
