@@ -34,7 +34,8 @@ file, class, number of points, share of the points.
 A CLOUD is a text file (.xyz, .txt; x y z first in each line, separated by spaces
 or commas, # starts a comment) or a .npy file of float32, shape (N, 3), C order.
 Features that a model reads of each point beside these, such as colours, follow as
-further columns, in its order and scaled as it has learned them.
+further columns, in its order and scaled as it has learned them. A scene may have
+4,194,304 occupied voxels; Python's `popcloud run` cuts larger ones into tiles.
 
   --out FOLDER    write the class of each point, its number as int64, to
                   FOLDER/NAME.labels.npy; the folder must be there

@@ -220,8 +220,8 @@ class _Cutter:
                 yield low, high
             elif wide.max() == 1:
                 raise CloudError(
-                    f"the smallest one has up to {sites} sites, at most {self.most} are allowed; choose a smaller "
-                    "halo, which gives up exact answers near the seams, or a larger voxel edge"
+                    f"the smallest one has up to {sites} sites, at most {self.most} are allowed; allow more memory "
+                    "(Session), or choose a smaller halo, which gives up exact answers near the seams"
                 )
             else:
                 waiting += self.halves(core, int(wide.argmax()))
