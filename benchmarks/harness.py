@@ -94,7 +94,7 @@ def _seconds(call: Callable[[], object], times: int) -> float:
 
 
 def goal(name: str, value: float, target: float, *, at_least: bool = True) -> dict[str, Any]:
-    """Return one goal of the issue: met if value >= target, or value <= target with at_least=False."""
+    """Return one goal: met if value >= target, or value <= target with at_least=False."""
     met = value >= target if at_least else value <= target
     return {"name": name, "value": round(value, 4), "goal": target, "met": bool(met)}
 
