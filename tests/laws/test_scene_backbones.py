@@ -33,7 +33,8 @@ LEVELS, WIDTH = 3, 8
 FEATURES = ("red", "green", "blue")
 MEMBERS = [(name, variant, "") for name in ("unet_s", "fcn_s") for variant in VARIANTS]
 RESIDUAL = ("bireal", "react", "baseline", "manual", "net")
-MEMBERS += [("unet_h", "net", ""), ("unet_s", "net", "norm-first"), ("fcn_s", "baseline", "norm-first")]
+MEMBERS += [(name, variant, "") for name in ("unet_h", "fcn_h") for variant in ("real", "net")]
+MEMBERS += [("unet_s", "net", "norm-first"), ("fcn_s", "baseline", "norm-first")]
 
 
 def disturbed(name: str, variant: str, order: str) -> nn.Module:
