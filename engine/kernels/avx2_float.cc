@@ -35,31 +35,34 @@ struct Linear {
   float* out;
 };
 
-// kRows rows from r on, kVectors vectors of 8 channels from c on.
-// With kTail the last vector has `live` lanes only.
-template <Activation kAct, int kRows, int kVectors, bool kTail>
-POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t live) {
-  const __m256i mask = first_lanes(live);
-  __m256 sum[kRows][kVectors];
+// Output channels of a tile: vectors of 8 from `first` on, but the last vector starts at `last`. Where it
+// overlaps the one before, the same number is computed twice. No mask, which is slow on some processors.
+struct Span {
+  size_t first, last;
+};
+
+// With kTail there is one vector, of which the first `live` lanes count.
+template <int kVectors, bool kTail>
+POPCLOUD_INLINE void load_row(const float* row, Span at, size_t live, __m256 (&out)[kVectors]) {
   POPCLOUD_UNROLL
-  for (int v = 0; v < kVectors; ++v) {
-    const float* bias = p.bias + c + size_t(v) * kLanes;
-    const bool tail = kTail && v == kVectors - 1;
-    const __m256 start = !p.bias ? _mm256_setzero_ps()
-                         : tail  ? _mm256_maskload_ps(bias, mask)
-                                 : _mm256_loadu_ps(bias);
-    POPCLOUD_UNROLL
-    for (int i = 0; i < kRows; ++i) sum[i][v] = start;
-  }
+  for (int v = 0; v < kVectors - 1; ++v) out[v] = _mm256_loadu_ps(row + at.first + size_t(v) * kLanes);
+  out[kVectors - 1] =
+      kTail ? _mm256_maskload_ps(row + at.last, first_lanes(live)) : _mm256_loadu_ps(row + at.last);
+}
+
+// kRows rows from r on.
+template <Activation kAct, int kRows, int kVectors, bool kTail>
+POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, Span at, size_t live) {
+  __m256 sum[kRows][kVectors], start[kVectors] = {};
+  if (p.bias) load_row<kVectors, kTail>(p.bias, at, live, start);
+  POPCLOUD_UNROLL
+  for (int i = 0; i < kRows; ++i) POPCLOUD_UNROLL
+  for (int v = 0; v < kVectors; ++v) sum[i][v] = start[v];
   // Every sum takes the inputs in their order; the tile only says which sums are in registers meanwhile. A
   // load of weights serves all rows, a broadcast all vectors.
   for (size_t k = 0; k < p.inputs; ++k) {
-    const float* w = p.w + k * p.channels + c;
     __m256 weight[kVectors];
-    POPCLOUD_UNROLL
-    for (int v = 0; v < kVectors; ++v)
-      weight[v] =
-          kTail && v == kVectors - 1 ? _mm256_maskload_ps(w + v * 8, mask) : _mm256_loadu_ps(w + v * 8);
+    load_row<kVectors, kTail>(p.w + k * p.channels, at, live, weight);
     POPCLOUD_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const __m256 x = _mm256_broadcast_ss(p.x + (r + size_t(i)) * p.inputs + k);
@@ -68,30 +71,41 @@ POPCLOUD_INLINE void linear_tile(const Linear& p, size_t r, size_t c, size_t liv
     }
   }
   POPCLOUD_UNROLL
-  for (int i = 0; i < kRows; ++i) POPCLOUD_UNROLL
-  for (int v = 0; v < kVectors; ++v) {
-    float* out = p.out + (r + size_t(i)) * p.channels + c + size_t(v) * kLanes;
-    const __m256 y = activate<kAct>(sum[i][v]);
-    // A masked store is slow on some processors, so only the tail has one.
-    if (kTail && v == kVectors - 1)
-      _mm256_maskstore_ps(out, mask, y);
+  for (int i = 0; i < kRows; ++i) {
+    float* out = p.out + (r + size_t(i)) * p.channels;
+    POPCLOUD_UNROLL
+    for (int v = 0; v < kVectors - 1; ++v)
+      _mm256_storeu_ps(out + at.first + size_t(v) * kLanes, activate<kAct>(sum[i][v]));
+    const __m256 y = activate<kAct>(sum[i][kVectors - 1]);
+    if (kTail)
+      _mm256_maskstore_ps(out + at.last, first_lanes(live), y);
     else
-      _mm256_storeu_ps(out, y);
+      _mm256_storeu_ps(out + at.last, y);
   }
 }
 
-// All channels for kRows rows. At 6 rows, two vectors keep 12 sums in registers.
+// kRows rows in tiles of kHeight rows and kVectors vectors.
+template <Activation kAct, int kRows, int kHeight, int kVectors>
+inline void linear_tiles(const Linear& p, size_t r, Span at) {
+  for (size_t i = 0; i < kRows; i += kHeight) linear_tile<kAct, kHeight, kVectors, false>(p, r + i, at, 0);
+}
+
+// All channels for kRows rows. 12 sums hide the latency of a fused multiply-add, 4 cycles twice per cycle,
+// and leave room for the operands: 6 rows x 2 vectors, or 4 x 3, or 12 x 1, where there are so many rows.
 template <Activation kAct, int kRows>
 inline void linear_rows(const Linear& p, size_t r) {
-  size_t c = 0;
-  for (; c + 16 <= p.channels; c += 16) linear_tile<kAct, kRows, 2, false>(p, r, c, 0);
-  const size_t left = p.channels - c;
-  if (left > 8)
-    linear_tile<kAct, kRows, 2, true>(p, r, c, left - 8);
-  else if (left == 8)
-    linear_tile<kAct, kRows, 1, false>(p, r, c, 0);
+  constexpr int kTwo = kRows == 12 ? 6 : kRows, kThree = kRows == 12 ? 4 : kRows == 6 ? 3 : kRows;
+  if (p.channels < kLanes) return linear_tile<kAct, kRows, 1, true>(p, r, {0, 0}, p.channels);
+  const size_t end = p.channels - kLanes;  // where the last vector starts
+  size_t c = 0, left = p.channels;
+  for (; left > 24 || left == 16; c += 16, left -= 16)
+    linear_tiles<kAct, kRows, kTwo, 2>(p, r, {c, c + kLanes});
+  if (left > 16)
+    linear_tiles<kAct, kRows, kThree, 3>(p, r, {c, end});
+  else if (left > 8)
+    linear_tiles<kAct, kRows, kTwo, 2>(p, r, {c, end});
   else if (left)
-    linear_tile<kAct, kRows, 1, true>(p, r, c, left);
+    linear_tiles<kAct, kRows, kRows, 1>(p, r, {c, end});
 }
 
 // A single row reads each weight once, so it is as fast as memory is, which likes one stream: all channels
@@ -121,15 +135,14 @@ inline void linear_row(const Linear& p, size_t r) {
     }
   for (size_t c = 0; c < whole; c += kLanes)
     _mm256_storeu_ps(out + c, activate<kAct>(_mm256_loadu_ps(out + c)));
-  if (whole < p.channels) linear_tile<kAct, 1, 1, true>(p, r, whole, p.channels - whole);
+  if (whole < p.channels) linear_tile<kAct, 1, 1, true>(p, r, {whole, whole}, p.channels - whole);
 }
 
 // The activation is a template argument, so that no tile asks for it.
 template <Activation kAct>
 void linear_all(const Linear& p, size_t rows) {
   size_t r = 0;
-  // 12 sums hide the latency of a fused multiply-add, 4 cycles twice
-  // per cycle, and leave room for the operands.
+  for (; r + 12 <= rows; r += 12) linear_rows<kAct, 12>(p, r);
   for (; r + 6 <= rows; r += 6) linear_rows<kAct, 6>(p, r);
   for (; r + 2 <= rows; r += 2) linear_rows<kAct, 2>(p, r);
   if (r < rows) linear_row<kAct>(p, r);

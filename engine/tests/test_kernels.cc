@@ -313,6 +313,9 @@ void test_table(const KernelTable& table) {
   test_signs(table, rng, 1000, 64, 65, 4);  // more rows than a byte counts
   test_linear(table, rng, 33, 3, 64);       // the first layer
   test_linear(table, rng, 50, 700, 300);    // more than a cache of weights
+  for (const size_t rows : {1, 13, 23})     // of scenes: few channels
+    for (const size_t channels : {5, 8, 12, 13, 16, 20, 24, 29, 32, 40})
+      if (!left_out()) test_linear(table, rng, rows, 17, channels);
   for (const size_t inputs : kWidths)
     for (const size_t channels : kWidths)
       for (const size_t pairs : {0, 1, 5, 12, 31})
