@@ -67,7 +67,8 @@ lint: $(PACKAGES)
 
 size:
 	@for room in src/popcloud src/popcloud/geometry src/popcloud/data src/popcloud/packed src/popcloud/runtime \
-	  src/popcloud/learn src/popcloud/learn/backbones engine engine/kernels engine/tests benchmarks examples; do \
+	  src/popcloud/learn src/popcloud/learn/backbones src/popcloud/learn/scenes src/popcloud/cli engine engine/grid engine/scene \
+	  engine/kernels engine/tests benchmarks benchmarks/cases examples; do \
 	  printf '%7d  %s\n' "$$(cat $$room/*.py $$room/*.cc $$room/*.h 2>/dev/null | wc -l)" $$room; done
 	@printf '%7d  %s\n' "$$(find tests -name '*.py' -exec cat {} + | wc -l)" tests
 	@echo "longest files:"
