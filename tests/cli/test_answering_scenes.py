@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
 import pytest
 
 from commands import complaint
-from grid_programs import every_grid_op, surface
+from grid_programs import GridBuilder, every_grid_op, surface
 from popcloud import Session
 from popcloud.cli.progress import TileProgress
 from popcloud.cloud import PointCloud, SceneSet
 from popcloud.data import LABELLED_SPLITS, SCENES
+from popcloud.errors import CloudError
 from popcloud.packed.file import write
-from popcloud.packed.program import Program
+from popcloud.packed.program import Grid, Program
 
 NAMES = ("red", "green", "blue")
 
@@ -108,6 +110,31 @@ def test_run_in_tiles_shows_how_far_it_is_and_what_a_narrow_halo_costs(call, gri
     wide = call("run", grid, path, "--tile", 4, "--halo", 50, "--json")
     assert "note" not in wide.err
     assert json.loads(wide.out)[0]["seams"]["differing"] == 0
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A model whose answers see far: five levels."""
+    build = GridBuilder(np.random.default_rng(0), Grid(0.1, 5, 3), 3)
+    x = 0
+    for step in (1, 1, 1, 1, 0, 0, -1, -1, -1, -1):
+        x = build.conv(x, 16, step=step)
+    plain = build.program(4)
+    write(replace(plain, features=NAMES), tmp_path / "far.popc")
+    return tmp_path / "far.popc"
+
+
+def test_run_takes_the_widest_halo_that_fits_memory_and_tells_what_it_costs(call, far, tmp_path, rng):
+    cloud = surface(rng, 40000, 3)
+    path = tmp_path / "large.npz"
+    np.savez(path, xyz=cloud.xyz * 20, **dict(zip(NAMES, cloud.features.T, strict=True)))
+    done = call("run", far, path, "--memory", 1, "--json")
+    assert done.code == 0, done.err
+    seams = json.loads(done.out)[0]["seams"]
+    assert seams["halo"] == 16  # sites; exact answers need 32
+    assert "a halo of 1.6 m gives up exact answers, which need 3.2 m" in done.err
+    with pytest.raises(CloudError, match="smaller halo"):
+        Session(far, memory=1_000_000).labels(PointCloud(cloud.xyz * 20, cloud.features))
 
 
 def test_a_bar_is_shown_on_a_terminal_alone():

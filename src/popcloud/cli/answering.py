@@ -48,8 +48,9 @@ on stderr; the others are answered, and the exit code is that of the first bad o
 A model for scenes answers for each point: what is printed are the shares of points per class, then time and
 memory. It reads the features that it was trained on, such as colours, from the file. A scene too large for
 one run is cut into tiles, each run with a halo as wide as the network sees, so that the answers stay exact;
---tile and --halo choose other sizes. With a narrower halo the answers near the seams may differ: how many do
-is measured on one tile and noted."""
+--tile and --halo choose other sizes, --memory what a tile may take. Where no tile with such a halo fits, the halo
+is the widest that does. With a narrower halo the answers near the seams may differ: how many do is measured on
+one tile and noted."""
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
@@ -87,8 +88,12 @@ def add(commands: Commands) -> None:
         "--tile", type=metres, metavar="M", help="of scenes: metres along a tile (default: tiles only where needed)"
     )
     p.add_argument(
-        "--halo", type=metres, metavar="M", help="metres around a tile that are run with it (default: exact answers)"
+        "--halo",
+        type=metres,
+        metavar="M",
+        help="metres around a tile that are run with it (default: what exact answers need, or else as many as fit)",
     )
+    p.add_argument("--memory", type=count, metavar="MB", help="of scenes: what a tile may take, about (default: 1024)")
     _add_engine(p)
     add_json(p)
     p = command(
@@ -132,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     session = open_session(args)
     if session.per_point:
         return answering_scenes.run(args, session)
-    given = next((name for name in ("out", "tile", "halo") if getattr(args, name) is not None), None)
+    given = next((name for name in ("out", "tile", "halo", "memory") if getattr(args, name) is not None), None)
     if given is not None:
         raise RecipeError(f"--{given} is for models that answer for each point; leave it out")
     answers = [a for rows in batches(len(args.files), AT_ONCE) for a in answer(session, args.files[rows])]
@@ -147,7 +152,9 @@ def open_session(args: argparse.Namespace) -> Session:
     """Return the model, ready to answer."""
     from popcloud.runtime.session import Session
 
-    return Session(args.model, kernels=args.kernels, threads=args.threads)
+    memory = getattr(args, "memory", None)
+    limit = {} if memory is None else {"memory": memory * 1_000_000}
+    return Session(args.model, kernels=args.kernels, threads=args.threads, **limit)
 
 
 def answer(session: Session, files: Sequence[Path]) -> list[Answer]:

@@ -87,7 +87,7 @@ def answer(session: Session, path: Path, target: Path | None, how: Mapping[str, 
     try:
         cloud = _read(session, path)
         began = time.perf_counter()
-        labels = session.labels(cloud, progress=TileProgress(sys.stderr, path.name), **how)
+        labels, how = _labels(session, cloud, how, TileProgress(sys.stderr, path.name))
         seconds, peak = time.perf_counter() - began, session.peak
         seams = None if how["halo"] is None else session.seams(cloud, labels, **how)
     except CloudError as error:
@@ -99,6 +99,24 @@ def answer(session: Session, path: Path, target: Path | None, how: Mapping[str, 
         np.save(target, labels)
     counts = np.bincount(labels, minlength=len(session.classes))
     return Answer(path, counts, target, seconds, peak, seams)
+
+
+def _labels(
+    session: Session, cloud: PointCloud, how: Mapping[str, float | None], progress: TileProgress
+) -> tuple[NDArray[np.int64], Mapping[str, float | None]]:
+    """Return the class of each point, and how they were found.
+
+    Where no halo was asked for and the exact one does not fit memory, it is the widest that does.
+    """
+    try:
+        return session.labels(cloud, progress=progress, **how), how
+    except CloudError:
+        assert session.scenes is not None
+        halo = session.scenes.fitting_halo(cloud.xyz, how["tile"]) if how["halo"] is None else None
+        if halo is None:
+            raise
+    narrower = {**how, "halo": halo}
+    return session.labels(cloud, progress=progress, **narrower), narrower
 
 
 def _note_seams(path: Path, session: Session, seams: Seams) -> None:

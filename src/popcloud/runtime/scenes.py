@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from popcloud.cloud import Floats, PointCloud, check_xyz
-from popcloud.errors import RecipeError
+from popcloud.errors import CloudError, RecipeError
 from popcloud.geometry.inputs import Columns, own_features
 from popcloud.geometry.voxels import FARTHEST, MAX_SITES
 from popcloud.packed.file import read
@@ -123,6 +123,22 @@ class Scenes:
         halo = self.exact_halo if how.halo is None else math.ceil(min(how.halo / self.plan.edge, FARTHEST))
         tiling = tiles.cut(xyz, self.plan, halo, self.most, how.tile, self.exact_halo)
         return tiling if how.tile is not None or len(tiling.tiles) > 1 else None
+
+    def fitting_halo(self, xyz: Floats, tile: float | None = None) -> float | None:
+        """Return the widest halo in metres with which tiles of a cloud (N, 3) fit memory, None for the exact one.
+
+        It is tried out, by halves. Raises CloudError if none fits, and if the cloud does not fit the grid.
+        """
+        failure: CloudError | None = None
+        halves = [self.exact_halo >> k for k in range(1, self.exact_halo.bit_length())]
+        for halo in (None, *(self.plan.edge * half for half in halves if half >= self.cube), 0.0):
+            try:
+                self.tiling(xyz, How(tile, halo))
+                return halo
+            except CloudError as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
     def _run(self, call: Call, cloud: ArrayLike | PointCloud, how: How) -> Array:
         ready = _checked(cloud)
