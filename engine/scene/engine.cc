@@ -38,7 +38,7 @@ SceneProfile time_once(SceneEngine& engine, const Program& program, const Scene&
   const SiteAnswers answers = engine.run(at, pool, &times);
   const auto start = std::chrono::steady_clock::now();
   std::vector<int64_t> labels(scene.points);
-  spread_labels(at, answers.rows, program.classes.size(), pool, nullptr, labels.data());
+  engine.spread_labels(at, answers.rows, pool, labels.data());
   profile.points = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   profile.convolutions = times.convolutions, profile.epilogues = times.epilogues;
   profile.classifier = is_convolution(program.steps.back().op) ? 0 : times.steps.back();
@@ -70,7 +70,7 @@ void Engine::label(const Scene& scene, int64_t* labels) {
   engine.start();
   const SceneGeometry at = engine.open(scene, p.pool, nullptr);
   const SiteAnswers found = engine.run(at, p.pool, nullptr);
-  spread_labels(at, found.rows, p.program.classes.size(), p.pool, engine.ledger(), labels);
+  engine.spread_labels(at, found.rows, p.pool, labels);
 }
 
 std::shared_ptr<OpenScene> Engine::open(const Scene& scene) {

@@ -71,18 +71,6 @@ class Tiles {
   size_t rows_;
 };
 
-// Without a branch on values, as no processor could foretell which class wins.
-size_t largest(const float* row, size_t classes) {
-  float top = row[0];
-  size_t best = 0;
-  for (size_t c = 1; c < classes; ++c) {
-    const bool more = static_cast<int>(!(row[c] <= top)) & static_cast<int>(top == top);
-    top = more ? row[c] : top;
-    best = more ? c : best;
-  }
-  return best;
-}
-
 void check_points(const Scene& scene) {
   if (scene.points < 1 || scene.points > INT32_MAX)
     throw Error(Fault::kCloud, "a scene has " + std::to_string(scene.points) +
@@ -184,13 +172,12 @@ void spread_answers(const SceneGeometry& at, const float* rows, size_t classes, 
   });
 }
 
-void spread_labels(const SceneGeometry& at, const float* rows, size_t classes, Pool& pool, Ledger* ledger,
-                   int64_t* labels) {
-  const size_t points = at.point_to_site.size(), sites = at.sites[0];
-  Array<int32_t> of_site(sites, ledger);
+void SceneEngine::spread_labels(const SceneGeometry& at, const float* rows, Pool& pool, int64_t* labels) {
+  const size_t points = at.point_to_site.size(), sites = at.sites[0], classes = program_.classes.size();
+  Array<int32_t> of_site(sites, &ledger_);
   share(pool, (sites + kPointGrain - 1) / kPointGrain, [&](size_t i, size_t) {
-    for (size_t s = i * kPointGrain; s < std::min(sites, (i + 1) * kPointGrain); ++s)
-      of_site[s] = static_cast<int32_t>(largest(rows + s * classes, classes));
+    const size_t first = i * kPointGrain, count = std::min(sites - first, kPointGrain);
+    table_.largest(rows + first * classes, count, classes, of_site.data() + first);
   });
   share(pool, (points + kPointGrain - 1) / kPointGrain, [&](size_t i, size_t) {
     for (size_t p = i * kPointGrain; p < std::min(points, (i + 1) * kPointGrain); ++p)

@@ -26,6 +26,8 @@ class SceneEngine {
   SiteAnswers run(const SceneGeometry& at, Pool& pool, SceneTimes* times);
   void step(const SceneGeometry& at, size_t index, const void* const* inputs, void* const* outputs,
             Pool& pool);
+  // A point's label is the class with the largest answer of its site, as KernelTable::largest says.
+  void spread_labels(const SceneGeometry& at, const float* rows, Pool& pool, int64_t* labels);
 
   void start() { ledger_.reset(); }
   size_t peak() const;  // since start(), and what the threads keep
@@ -48,9 +50,5 @@ class SceneEngine {
 
 // A point's answer is that of its site.
 void spread_answers(const SceneGeometry& at, const float* rows, size_t classes, Pool& pool, float* answers);
-// The class with the largest answer, the first of equal ones; NaN counts as larger than any number, as in
-// numpy.
-void spread_labels(const SceneGeometry& at, const float* rows, size_t classes, Pool& pool, Ledger* ledger,
-                   int64_t* labels);
 
 }  // namespace popcloud
