@@ -29,18 +29,22 @@ bool finite(const Scene& scene) {
                                  " points have some that are not finite; set those or drop the points");
 }
 
+void check_finite(const Scene& scene) {
+  if (finite(scene)) return;
+  size_t bad = 0;
+  for (size_t i = 0; i < scene.points; ++i) {
+    const float* row = scene.features + i * scene.columns;
+    bad += !std::all_of(row, row + scene.columns, [](float value) { return std::isfinite(value); });
+  }
+  refuse_not_finite(bad, scene.points);
+}
+
 // All columns are given: the sentences of mean_features.
 void check_ready(const Scene& scene, size_t columns) {
   if (scene.columns != columns)
     throw Error(Fault::kCloud, "features: expected shape " + shape_text(scene.points, columns) +
                                    ", one row a point, found " + shape_text(scene.points, scene.columns));
-  if (finite(scene)) return;
-  size_t bad = 0;
-  for (size_t i = 0; i < scene.points; ++i) {
-    const float* row = scene.features + i * columns;
-    bad += !std::all_of(row, row + columns, [](float value) { return std::isfinite(value); });
-  }
-  refuse_not_finite(bad, scene.points);
+  check_finite(scene);
 }
 
 // A whole number for each float, in the floats' order, and back.
@@ -165,10 +169,12 @@ void check_features(const Scene& scene, const std::vector<std::string>& names) {
   size_t count = 0;
   for (const std::string& name : names)
     if (!is_computed(name)) own += (count++ ? ", " : "") + name;
-  if (count == 0 || (scene.columns == count && scene.features && finite(scene))) return;
-  throw Error(Fault::kCloud, "features: expected finite numbers of shape " + shape_text(scene.points, count) +
-                                 ": " + own + ", found " + shape_text(scene.points, scene.columns) +
-                                 "; pass a PointCloud with these features");
+  if (count == 0) return;
+  if (scene.columns != count || !scene.features)
+    throw Error(Fault::kCloud, "features: expected shape " + shape_text(scene.points, count) + ": " + own +
+                                   ", found " + shape_text(scene.points, scene.columns) +
+                                   "; pass a PointCloud with these features");
+  check_finite(scene);
 }
 
 Array<float> first_value(const Scene& scene, const std::vector<std::string>& names, const Voxels& voxels,

@@ -165,7 +165,7 @@ def test_run_names_the_columns_that_a_file_lacks_and_goes_on(call, grid, files, 
     bad, good = json.loads(done.out)
     assert "without green, blue" in bad["error"]
     assert good["points"] == 60
-    complaint(call("run", grid, tmp_path / "wrong.npz"), 3, r"wrong\.npz: features: expected finite numbers")
+    complaint(call("run", grid, tmp_path / "wrong.npz"), 3, r"wrong\.npz: features: 4 of 4 points have some that")
 
 
 def test_run_refuses_what_would_be_lost(call, grid, files, made, tmp_path):

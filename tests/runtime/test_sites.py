@@ -206,9 +206,15 @@ def test_steps_one_by_one_are_the_run(rng):
             assert array.dtype == found[output].dtype
 
 
-@pytest.mark.parametrize("features", [None, np.zeros((9, 2)), np.zeros((8, 3)), np.full((9, 3), np.nan)])
+@pytest.mark.parametrize("features", [np.full((9, 3), np.nan), np.full((9, 3), 1e39)])
+def test_features_that_are_not_finite_are_a_cloud_error(features, rng):
+    with pytest.raises(CloudError, match="features: 9 of 9 points have some that are not finite"):
+        sites.run(random_grid_program(0), PointCloud(rng.random((9, 3)).astype(np.float32), features))
+
+
+@pytest.mark.parametrize("features", [None, np.zeros((9, 2)), np.zeros((8, 3))])
 def test_other_features_are_a_cloud_error(features, rng):
-    with pytest.raises(CloudError, match=r"features: expected finite numbers of shape \(9, 3\): feature 0, feature 1"):
+    with pytest.raises(CloudError, match=r"features: expected shape \(9, 3\): feature 0, feature 1"):
         sites.run(random_grid_program(0), PointCloud(rng.random((9, 3)).astype(np.float32), features))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from popcloud.cloud import Floats, PointCloud
 from popcloud.errors import CloudError
+from popcloud.geometry.voxels import check_finite
 
 LOWEST = 100  # the ground of a cloud is the height that one point in so many lies below: lidar has strays
 TEN_METRES = np.float32(0.1)  # heights go in as tens of metres, to be of the size of other features
@@ -37,12 +38,15 @@ def own_features(cloud: PointCloud, names: Sequence[str]) -> Floats:
     """
     own = [name for name in names if name not in COMPUTED]
     found = np.zeros((len(cloud), 0)) if cloud.features is None or not own else np.asarray(cloud.features)
-    if found.shape != (len(cloud), len(own)) or not np.isfinite(found).all():
+    if found.shape != (len(cloud), len(own)):
         raise CloudError(
-            f"features: expected finite numbers of shape ({len(cloud)}, {len(own)}): {', '.join(own)}, found "
-            f"{found.shape}; pass a PointCloud with these features"
+            f"features: expected shape ({len(cloud)}, {len(own)}): {', '.join(own)}, found {found.shape}; "
+            "pass a PointCloud with these features"
         )
-    return np.ascontiguousarray(found, np.float32)
+    with np.errstate(over="ignore"):  # what float32 can't hold is refused as what is not finite
+        single = np.ascontiguousarray(found, np.float32)
+    check_finite(single)
+    return single
 
 
 class Columns:

@@ -135,16 +135,21 @@ def mean_features(voxels: Voxels, features: NDArray[np.floating]) -> Floats:
     points, sites = len(voxels.point_to_site), len(voxels.sites)
     if features.ndim != 2 or len(features) != points:
         raise CloudError(f"features: expected shape ({points}, F), one row a point, found {features.shape}")
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(axis=1).sum())
-        raise CloudError(
-            f"features: {bad} of {points} points have some that are not finite; set those or drop the points"
-        )
+    check_finite(features)
     counts = np.bincount(voxels.point_to_site, minlength=sites)
     means = np.empty((sites, features.shape[1]), np.float32)
     for column, values in enumerate(features.T):
         means[:, column] = np.bincount(voxels.point_to_site, values, sites) / counts
     return means
+
+
+def check_finite(features: NDArray[np.floating]) -> None:
+    """Raise CloudError if some of the features (N, F) are not finite."""
+    if not np.isfinite(features).all():
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        raise CloudError(
+            f"features: {bad} of {len(features)} points have some that are not finite; set those or drop the points"
+        )
 
 
 def majority_labels(voxels: Voxels, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
