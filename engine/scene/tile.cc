@@ -269,6 +269,10 @@ class Tile {
   // Tail bits are 0 on both sides, so words can be shifted and joined.
   void append_signs(const uint64_t* x, size_t words, size_t at, uint64_t* out, size_t out_words) const {
     const size_t shift = at % 64, first = at / 64;
+    if (words == 1 && out_words == 1) {  // narrow layers, where sites are many
+      for (size_t r = 0; r < count_; ++r) out[r] |= x[r] << shift;
+      return;
+    }
     for (size_t r = 0; r < count_; ++r, x += words, out += out_words)
       for (size_t w = 0; w < words; ++w) {
         out[first + w] |= x[w] << shift;
