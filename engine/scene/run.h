@@ -32,7 +32,6 @@ class SceneEngine {
   void start() { ledger_.reset(); }
   size_t peak() const;  // since start(), and what the threads keep
   size_t held() const;  // now
-  Ledger* ledger() { return &ledger_; }
   size_t planned(const std::vector<size_t>& sites) const;
 
  private:

@@ -246,7 +246,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 import numpy as np
 from popcloud import native
-engine = native.engine().Engine(sys.argv[1], threads=1)
+engine = native.engine().Engine(sys.argv[1], threads=int(sys.argv[2]))
 xyz = np.random.default_rng(0).random((400_000, 3)).astype(np.float32) * 40
 features = np.zeros((len(xyz), 3), np.float32)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -264,7 +264,7 @@ KEPT_MEMORY = """
 import resource, sys
 import numpy as np
 from popcloud import native
-engine = native.engine().Engine(sys.argv[1], threads=1)
+engine = native.engine().Engine(sys.argv[1], threads=int(sys.argv[2]))
 def scene(points):
     x = np.arange(points)
     xyz = np.stack([x % 512, x // 512, 0 * x], axis=1).astype(np.float32) * np.float32(0.15)
@@ -287,19 +287,24 @@ needs_a_limit = pytest.mark.skipif(
 )
 
 
-def printed(script, path):
+def printed(script, path, threads=1):
     """Return the lines that a script prints of the engine, in a process of its own."""
     path.write_bytes(encode(every_grid_op(0)))
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script, str(path), str(threads)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 @needs_a_limit
-def test_the_end_of_memory_is_an_error_that_says_how_much_and_the_engine_lives_on(tmp_path):
-    message, points = printed(OUT_OF_MEMORY, tmp_path / "model.popc")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_end_of_memory_is_an_error_that_says_how_much_and_the_engine_lives_on(tmp_path, threads):
+    message, points = printed(OUT_OF_MEMORY, tmp_path / "model.popc", threads)
     assert "bytes could not be had" in message
     assert points == "400000"
 

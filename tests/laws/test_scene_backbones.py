@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from grid_programs import surface
 from popcloud import native
+from popcloud.cloud import PointCloud
 from popcloud.learn import layers
-from popcloud.learn.backbones import SCENE_BACKBONES
+from popcloud.learn.backbones import SCENE_BACKBONES, build_scene
 from popcloud.learn.designs import VARIANTS, design_of
 from popcloud.learn.export import Exported, export, observe
 from popcloud.learn.maps import TensorPyramid
@@ -106,13 +110,30 @@ def test_whole_run_answers_what_pytorch_answers(member, rng):
     assert np.median(np.abs(answer - wanted)) <= TOLERANCE * max(1.0, float(np.abs(wanted).max()))
 
 
-@pytest.mark.parametrize("points", [1, 9, 3000])
-def test_engine_has_the_reference_s_bits(member, points, rng, tmp_path):
-    cloud = surface(rng, points, len(FEATURES))
-    wanted = sites.run(member.program, cloud)
-    (tmp_path / "model.popc").write_bytes(encode(member.program))
+@given(points=st.integers(1, 1500) | st.just(3000), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_engine_has_the_reference_s_bits(member, points, seed, tmp_path):
+    same_bits_by_every_way(member.program, surface(np.random.default_rng(seed), points, len(FEATURES)), tmp_path)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("unet_s", "net"), ("unet_s", "real"), ("fcn_s", "baseline")])
+def test_engine_has_the_reference_s_bits_in_full_size(name, variant, rng, tmp_path, one_thread):
+    """All levels and channels of the paper's networks, on a small scene."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = build_scene(name, classes=5, features=len(FEATURES), variant=variant).eval()
+    plan = Grid(0.02, model.levels, model.size)
+    program = export(model, classes=list("abcde"), plan=plan, features=FEATURES).program
+    same_bits_by_every_way(program, surface(rng, 600, len(FEATURES)), tmp_path)
+
+
+def same_bits_by_every_way(program: Program, cloud: PointCloud, folder: Path) -> None:
+    wanted = sites.run(program, cloud)
+    path = folder / "model.popc"
+    path.unlink(missing_ok=True)  # an engine may still have the old one mapped
+    path.write_bytes(encode(program))
     for kernels, threads in product(engine.available(), (1, 2, 3)):
-        loaded = engine.Engine(tmp_path / "model.popc", kernels=kernels, threads=threads)
+        loaded = engine.Engine(path, kernels=kernels, threads=threads)
         assert np.array_equal(loaded.answers(cloud.xyz, cloud.features).view(np.uint32), wanted.view(np.uint32))
 
 
