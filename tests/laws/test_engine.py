@@ -16,7 +16,7 @@ from grid_programs import every_grid_op
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError, EngineError, FileError
-from popcloud.packed.file import encode, write
+from popcloud.packed.file import write
 from popcloud.packed.program import Activation, Kind, Op, Program
 from popcloud.runtime import reference
 from programs import Builder, every_op, programs, random_program
@@ -24,19 +24,6 @@ from programs import Builder, every_op, programs, random_program
 engine = native.engine()
 PLAIN = {"fuse": False, "unique_rows": False, "early_exit": False}
 POINTS = (1, 2, 3, 17, 100, 300)
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    """Write a program and return it loaded; options as those of _engine.Engine."""
-    path = tmp_path_factory.mktemp("engine") / "model.popc"
-
-    def make(program, **options):
-        path.unlink(missing_ok=True)  # an engine may still have the old one mapped
-        path.write_bytes(encode(program))
-        return engine.Engine(path, **options)
-
-    return make
 
 
 def cloud(program, rng, points=300):

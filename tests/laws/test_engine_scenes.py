@@ -27,19 +27,6 @@ WAYS = [{"kernels": k, "threads": t, "fuse": f} for k, t, f in product(engine.av
 FAR = 1e7  # metres
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    """Write a program and return it loaded; options as those of _engine.Engine."""
-    path = tmp_path_factory.mktemp("scenes") / "model.popc"
-
-    def make(program, **options):
-        path.unlink(missing_ok=True)  # an engine may still have the old one mapped
-        path.write_bytes(encode(program))
-        return engine.Engine(path, **options)
-
-    return make
-
-
 def same_bits(a, b):
     """Equal bit for bit, and NaN where NaN is."""
     if a.dtype != np.float32:
