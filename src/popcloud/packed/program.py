@@ -6,6 +6,7 @@ Every Op is defined here in words, in `runtime/reference.py` in numpy and in `en
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -20,12 +21,13 @@ class Kind(IntEnum):
 
     FLOAT = 0  # float32 (rows, channels)
     BITS = 1  # uint64 (rows, ceil(channels / 64))
+    INDEX = 2  # int32 (rows, channels), each the row of a point; on points only
 
 
 class Rows(IntEnum):
     """How many rows a value has."""
 
-    POINT = 0  # one per point of the cloud
+    POINT = 0  # one per point of the cloud, or of a level of sampled points; or several per point, its neighbours
     CLOUD = 1  # one
     SITES = 2  # one per active site of the value's level
 
@@ -37,6 +39,7 @@ class Activation(IntEnum):
     RELU = 1  # x < 0 ? 0 : x
     HARDTANH = 2  # x < -1 ? -1 : x > 1 ? 1 : x
     RPRELU = 3  # as the op, with the rows of the blob `prelu` (3, C): shift, slope, offset; sparse convolutions only
+    SIGMOID = 4  # 1 / (1 + exp(-x)) as runtime/arithmetic.py has it; LINEAR on points only
 
 
 class Op(IntEnum):
@@ -98,6 +101,46 @@ class Op(IntEnum):
     scale and bias, where every operation rounds. The outputs are J values y_j in floats (none, if J is 1 and nobody
     reads it), then signs of y_0 (J is 1): bit = y_0[r, c] < thresholds[b, c] for output b of the (B, C) thresholds.
     `prelu` is there if the activation is RPRELU, `thresholds` if there are signs, `shifts` if groups are shifted.
+
+    On points (the plan `Sampling`) a value has `each` rows per point of its level, which lie together: the rows of a
+    point's neighbours. A pool whose answer has POINT rows pools those of each point, (P * each, K) -> (P, C). Indices
+    are rows of a level with each 1. Distances d between positions (3 channels) are float32: (dx dx + dy dy) + dz dz,
+    every operation rounded. "In order" of distances: the smaller first, of equal ones the smaller row first, NaN last.
+
+    =====================  ======================  =========================================================
+    op                     blobs                   meaning
+    =====================  ======================  =========================================================
+    FARTHEST_POINTS        -                       INDEX 1, level l + 1, of positions at l: row 0, then again and
+                                                   again the row farthest from all chosen ones, the first of equal
+    NEAREST                dilation i32 (1)        INDEX k of queries x (level a) among points x1 (level b): in order
+                                                   of d, numbers 0, D, 2 D, ... (k - 1) D
+    NEAREST_FEATURES       dilation i32 (1)        the same of features: d starts at half of |p|^2 (from 0, takes
+                                                   fma(p[c], p[c], s); times 0.5) and takes fma(-p[c], q[c], d), c in
+                                                   order: half the squared distance but for what is the query's alone
+    NEAREST_SIGNS          dilation i32 (1)        the same of BITS, d = mismatches
+    BALL                   radius f32 (1)          INDEX k of queries x among x1: the first k rows with d <= radius
+                                                   radius, in the order of rows; fewer: the first one again
+    GATHER                 -                       x (level b), index (level a, k): the rows of x, each k at level a
+    SUBTRACT               -                       y = x - x1; x1 may be the row of the point, for all its neighbours
+    MULTIPLY               -                       y = x * x1; x1 may be that too, or CLOUD, or have one channel
+    RESHAPE                -                       the same floats with another `each` and other channels
+    PRODUCT                -                       x (P * k, C), m (P * k, M) -> (P, C M): y[p, c M + j] starts at 0
+                                                   and takes fma(x[p k + i, c], m[p k + i, j], sum), i in order
+    DENSITY                bandwidth f32 (1)       (P, 1) of positions: float32(P) / sum over all rows in order, in
+                                                   float32, of max(0, 1 - d / (bandwidth bandwidth)), all rounded
+    SLICE                  columns i32 (2)         the channels from columns[0], columns[1] of them; of floats
+    LINEAR_GROUPS          weight f32 (K, C),      as LINEAR in G = `groups` groups: of C / G outputs each, which read
+                           bias (C), groups (1)    K inputs each
+    BINARY_GROUPS          weight bits (words, C), as BINARY_LINEAR in such groups, dot = K - 2 * mismatches
+                           scale, bias, groups
+    BINARY_SUM             weight bits             y = act(sum), sum starts at bias[c], or at x1[r, c] + bias[c]
+                           (words, M C),           rounded if there is a second input, and takes
+                           scale f32 (M, C), bias  fma(scale[m, c], float32(dot with column m C + c), sum), m in order
+    =====================  ======================  =========================================================
+
+    There CONCAT takes POINT values: each has the answer's rows, or is repeated: the row of a point for all its
+    neighbours, the row of a CLOUD for all. FARTHEST_POINTS and the searches need positions (each 1, 3 channels). A
+    search in fewer points than (k - 1) D + 1, and a ball with nothing in it, is an error of the cloud.
     """
 
     LINEAR = 1
@@ -120,6 +163,21 @@ class Op(IntEnum):
     UNPOOL = 18
     CONCAT = 19
     ADD = 20
+    FARTHEST_POINTS = 21
+    NEAREST = 22
+    NEAREST_FEATURES = 23
+    NEAREST_SIGNS = 24
+    BALL = 25
+    GATHER = 26
+    SUBTRACT = 27
+    MULTIPLY = 28
+    RESHAPE = 29
+    PRODUCT = 30
+    DENSITY = 31
+    SLICE = 32
+    LINEAR_GROUPS = 33
+    BINARY_GROUPS = 34
+    BINARY_SUM = 35
 
 
 BLOBS: dict[Op, tuple[str, ...]] = {  # the constants of each op, in the order in which a step lists them
@@ -143,10 +201,26 @@ BLOBS: dict[Op, tuple[str, ...]] = {  # the constants of each op, in the order i
     Op.UNPOOL: (),
     Op.CONCAT: (),
     Op.ADD: (),
+    Op.FARTHEST_POINTS: (),
+    Op.NEAREST: ("dilation",),
+    Op.NEAREST_FEATURES: ("dilation",),
+    Op.NEAREST_SIGNS: ("dilation",),
+    Op.BALL: ("radius",),
+    Op.GATHER: (),
+    Op.SUBTRACT: (),
+    Op.MULTIPLY: (),
+    Op.RESHAPE: (),
+    Op.PRODUCT: (),
+    Op.DENSITY: ("bandwidth",),
+    Op.SLICE: ("columns",),
+    Op.LINEAR_GROUPS: ("weight", "bias", "groups"),
+    Op.BINARY_GROUPS: ("weight", "scale", "bias", "groups"),
+    Op.BINARY_SUM: ("weight", "scale", "bias"),
 }
 OPTIONAL = frozenset(("prelu", "thresholds", "shifts"))  # blobs that a step may be without
 CONVOLUTIONS = frozenset((Op.SPARSE_CONV, Op.BINARY_SPARSE_CONV))
-GRID_OPS = frozenset(op for op in Op if op >= Op.SPARSE_CONV)  # that know of sites and levels
+GRID_OPS = frozenset(op for op in Op if Op.SPARSE_CONV <= op <= Op.ADD)  # that know of sites and levels
+POINT_OPS = frozenset(op for op in Op if op >= Op.FARTHEST_POINTS)  # of the plan Sampling alone, as CONCAT of points
 NEIGHBOURS, CHILDREN = 27, 8  # offsets of a convolution that stays on its level, and of one that leaves it
 
 
@@ -156,7 +230,8 @@ class Value:
 
     name      unique, the layer's
     channels  of BITS: signs, not words
-    level     of SITES: 0 is the finest; else 0
+    level     of SITES and POINT: 0 is the finest; else 0
+    each      of POINT: rows per point of the level
     """
 
     name: str
@@ -164,6 +239,7 @@ class Value:
     rows: Rows
     channels: int
     level: int = 0
+    each: int = 1
 
 
 @dataclass(frozen=True)
@@ -205,18 +281,38 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What a network on points asks of geometry: the plan "points".
+
+    ratios  level l has ceil(ratios[l - 1] * P) points (in float64), P those of level l - 1; four at most, in (0, 1]
+    """
+
+    ratios: tuple[float, ...] = ()
+
+    def count(self, points: int, level: int) -> int:
+        """Return how many points a level has in a cloud of so many."""
+        for ratio in self.ratios[:level]:
+            points = math.ceil(ratio * points)
+        return points
+
+
+@dataclass(frozen=True)
 class Program:
     """A network ready to run; the last step's output is the answer.
 
     Without a plan value 0 is the cloud (points, 3) FLOAT, and the answer is one row. On a grid value 0 is the mean
     of the points' features per site of level 0, and the answer has a row per such site, which is that of its points.
+    On points value 0 is (points, features), of which the first three are x, y, z, and the answer is one row, or one
+    per point.
 
     points     how many points a cloud is resampled to before the first step; 0 keeps all
-    normalize  "none" or "unit_sphere", see popcloud.cloud.normalize
+    normalize  "none" or "unit_sphere", see popcloud.cloud.normalize; on points also "blocks": the cloud is a room, cut
+               and described as popcloud.geometry.blocks does, each block run by itself
     classes    the class names, one per channel of the answer
     meta       free text by key: recipe, licence note, how it was trained; the engine does not read it
-    plan       None, or the grid
-    features   names of the channels of value 0 on a grid, () without
+    plan       None, the grid, or the sampling of points
+    features   names of the channels of value 0 with a plan, () without; on points the first three are "x", "y", "z",
+               and "category:NAME" is 1 in every row of a cloud of that category, else 0
     """
 
     values: tuple[Value, ...]
@@ -225,5 +321,5 @@ class Program:
     normalize: str
     classes: tuple[str, ...]
     meta: dict[str, str] = field(default_factory=dict)
-    plan: Grid | None = None
+    plan: Grid | Sampling | None = None
     features: tuple[str, ...] = ()
