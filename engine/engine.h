@@ -8,6 +8,7 @@
 //
 // Answers are the same, bit for bit, for every instruction set and any number of threads.
 #pragma once
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -31,8 +32,10 @@ class Error : public std::runtime_error {
   Fault fault_;
 };
 
-enum class Kind : int32_t { kFloat = 0, kBits = 1 };  // what the elements of a value are
-// One row per point of the cloud, one row, or one per active site of the value's level.
+// What the elements of a value are: float32, packed signs, or int32, each the row of a point.
+enum class Kind : int32_t { kFloat = 0, kBits = 1, kIndex = 2 };
+// One row per point of the cloud or of the value's level of sampled points, or Value::each of them; one row;
+// or one per active site of the value's level.
 enum class Rows : int32_t { kPoint = 0, kCloud = 1, kSites = 2 };
 
 // What flows between steps.
@@ -41,10 +44,11 @@ struct Value {
   Kind kind;
   Rows rows;
   size_t channels;   // of bits: signs, not words
-  size_t level = 0;  // of sites: 0 is the finest
+  size_t level = 0;  // of sites and of points: 0 is the finest
+  size_t each = 1;   // of points: rows per point of the level, which lie together
 
-  // Bytes of one row: float32 per channel, or whole 64-bit words.
-  size_t row_bytes() const { return kind == Kind::kFloat ? 4 * channels : 8 * ((channels + 63) / 64); }
+  // Bytes of one row: four per float and index, or whole 64-bit words.
+  size_t row_bytes() const { return kind == Kind::kBits ? 8 * ((channels + 63) / 64) : 4 * channels; }
 };
 
 // How a step is wired; indices are into Engine::values().
@@ -57,6 +61,19 @@ struct Grid {
   double edge;    // of a site of level 0, metres
   size_t levels;  // each has sites twice as large as the one before
   size_t size;    // of the cube of neighbours, 3 or 5
+};
+
+// The levels of points that a network on points is made for: each has a part of the points of the one before,
+// level 0 all of them.
+struct Sampling {
+  std::vector<double> ratios;  // four at most, each in (0, 1]; level l has ceil(ratios[l - 1] * P) points
+
+  // How many points `level`, 0 to ratios.size(), has in a cloud of so many; at least 1 of at least 1.
+  size_t count(size_t points, size_t level) const {
+    for (size_t l = 0; l < level; ++l)
+      points = static_cast<size_t>(std::ceil(ratios[l] * static_cast<double>(points)));
+    return points;
+  }
 };
 
 struct Options {

@@ -33,6 +33,21 @@ enum class Op : int32_t {
   kUnpool,
   kConcat,
   kAdd,
+  kFarthestPoints,
+  kNearest,
+  kNearestFeatures,
+  kNearestSigns,
+  kBall,
+  kGather,
+  kSubtract,
+  kMultiply,
+  kReshape,
+  kProduct,
+  kDensity,
+  kSlice,
+  kLinearGroups,
+  kBinaryGroups,
+  kBinarySum,
 };
 
 enum class Type : uint32_t { kF32 = 1, kI32 = 2, kU64 = 3, kI8 = 4, kF16 = 5 };
@@ -70,7 +85,8 @@ struct Program {
   std::string normalize;
   std::vector<std::string> classes;
   std::optional<Grid> grid;           // of networks on scenes
-  std::vector<std::string> features;  // names of value 0's channels on a grid, else none
+  std::optional<Sampling> sampling;   // of networks on points; at most one of the two
+  std::vector<std::string> features;  // names of value 0's channels with either, else none
 };
 
 inline size_t words_of(size_t channels) { return (channels + 63) / 64; }

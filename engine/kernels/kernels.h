@@ -15,8 +15,9 @@ enum class Activation : int32_t {
   kNone = 0,
   kRelu = 1,
   kHardtanh = 2,
-  kRprelu = 3
-};  // the last: Finish only
+  kRprelu = 3,   // Finish only
+  kSigmoid = 4,  // LINEAR on points only, and no kernel's: the step does it after the kernel
+};
 
 // A matrix of signs as it lies in the model file, and what a table made of it at load time.
 struct PackedMatrix {

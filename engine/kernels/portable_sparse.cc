@@ -37,6 +37,7 @@ int32_t dot(const uint64_t* row, const SignKernel& w, size_t offset, size_t c) {
 float activate(float y, const Finish& what, size_t c) {
   switch (what.activation) {
     case Activation::kNone:
+    case Activation::kSigmoid:  // no sparse layer has it
       return y;
     case Activation::kRelu:
       return y < 0 ? 0.0f : y;
