@@ -92,6 +92,15 @@ class Recipe(Checked):
         default=0.001, ge=0, le=100, description="weight of the feature-transform regulariser"
     )
 
+    start: str | None = Field(
+        default=None, description="run to take weights from where they fit: a binary network's real-valued twin"
+    )
+    teacher: str | None = Field(
+        default=None, description="run of a real-valued twin to learn from as well; not in the paper"
+    )
+    distill: float = Field(default=1.0, ge=0, le=100, description="weight of what the teacher says")
+    temperature: float = Field(default=2.0, gt=0, le=100, description="softening of both answers for that")
+
     seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of weights, order and augmentation")
     threads: int | None = Field(
         default=None, ge=1, le=1024, description="threads of PyTorch; none leaves its own choice"

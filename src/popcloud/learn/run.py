@@ -15,6 +15,7 @@ from popcloud.cloud import CloudSet
 from popcloud.data import DATASETS
 from popcloud.errors import CheckpointError, RecipeError, TrainingError
 from popcloud.learn import batches, checkpoint
+from popcloud.learn.distillation import load_teacher, start_from
 from popcloud.learn.layers import initialise, weight_signs
 from popcloud.learn.recipe import Augmentation, Recipe, differing
 from popcloud.learn.stop import Stopped
@@ -25,11 +26,12 @@ SIGNS = "signs."  # prefix of the tensors in `last` that hold the weights' signs
 
 @dataclass(frozen=True)
 class Data:
-    """The clouds of a run; the validation set is empty if the recipe wants none."""
+    """The clouds of a run, and who else to learn from; the validation set is empty if the recipe wants none."""
 
     training: CloudSet
     validation: CloudSet
     test: CloudSet
+    teacher: nn.Module | None = None
 
 
 @dataclass
@@ -150,7 +152,7 @@ def load_data(recipe: Recipe) -> Data:
     training, validation = batches.split(clouds, recipe.validation, recipe.validation_seed)
     if len(training) < 2:
         raise RecipeError(f"training needs 2 clouds or more, {recipe.dataset} has {len(training)}; raise train_size")
-    return Data(training, validation, test)
+    return Data(training, validation, test, load_teacher(recipe, {"task": recipe.task, "classes": training.classes}))
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -176,6 +178,8 @@ def begin(recipe: Recipe, out: Path) -> Run:
     data = load_data(recipe)
     model = checkpoint.build(recipe, len(data.training.classes)).to(recipe.device)
     if found is None:
+        if recipe.start is not None:
+            start_from(model, recipe.start)
         first = batches.order(len(data.training), recipe.batch, recipe.seed, 0)[0]
         initialise(model, make_batch(recipe, data.training, first, 0, 0)[0])
     about = {"classes": data.training.classes}

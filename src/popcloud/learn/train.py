@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from popcloud.errors import TrainingError
 from popcloud.learn import checkpoint, journal
 from popcloud.learn.determinism import check_device, settings
+from popcloud.learn.distillation import distillation
 from popcloud.learn.folder import RECIPE, RESULT, open_folder, write_json
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
 from popcloud.learn.metrics import evaluate
@@ -144,6 +145,10 @@ def _step(run: Run, clouds: Any) -> None:
     logits, penalty = network.loss_terms(x)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     loss = loss + recipe.transform_penalty * penalty
+    if run.data.teacher is not None:
+        with torch.no_grad():
+            taught = run.data.teacher(x)
+        loss = loss + recipe.distill * distillation(logits, taught, recipe.temperature)
     value = loss.item()
     if not math.isfinite(value):
         raise TrainingError(f"{run.where()}: the loss is {value}; {run.advice()}")

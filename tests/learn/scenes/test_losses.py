@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from popcloud.cloud import IGNORE
 from popcloud.errors import RecipeError
-from popcloud.learn.scenes.losses import class_weights, cross_entropy, distillation
+from popcloud.learn.scenes.losses import class_weights, cross_entropy
 
 LABELS = torch.tensor([0, IGNORE, 2, 1, IGNORE])
 
@@ -44,16 +44,6 @@ def test_rows_without_weight_give_zero_also_where_it_is_smoothed(logits):
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.abs().max() == 0
-
-
-def test_distillation_is_zero_at_the_teacher_and_its_gradient_leads_there(logits):
-    teacher = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert float(distillation(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-12)
-    loss = distillation(logits, teacher, 2.0)
-    p, q = F.softmax(teacher / 2, 1), F.softmax(logits / 2, 1)
-    assert loss.item() == pytest.approx((4 * (p * (p / q).log()).sum(1).mean()).item())
-    loss.backward()
-    assert distillation(logits - 0.1 * logits.grad, teacher, 2.0).item() < loss.item()
 
 
 def test_balanced_weights_make_all_classes_weigh_the_same():

@@ -26,15 +26,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None,
     return total * (count > 0) / count.clamp_min(torch.finfo(count.dtype).tiny)
 
 
-def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(teacher || network) of softened answers, mean over all rows (Hinton et al. 2015, section 2).
-
-    Unlabelled rows count as well: the teacher answers everywhere.
-    """
-    student, target = (F.log_softmax(one / temperature, dim=1) for one in (logits, teacher.detach()))
-    return temperature**2 * F.kl_div(student, target, reduction="batchmean", log_target=True)
-
-
 def class_weights(rule: str | tuple[float, ...], counts: NDArray[np.int64]) -> Tensor | None:
     """Return a weight per class (C,) float32, None for equal ones.
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from popcloud.cloud import SceneSet
 from popcloud.data import LABELLED_SPLITS, SCENES
-from popcloud.errors import RecipeError
 from popcloud.geometry.plan import GridPlan
-from popcloud.learn import checkpoint
+from popcloud.learn import checkpoint, distillation
 from popcloud.learn.layers import initialise, weight_signs
 from popcloud.learn.run import Place, Run, read_last, restore
 from popcloud.learn.scenes import batches, stages
@@ -88,21 +87,8 @@ def load_data(recipe: SceneRecipe, plan: GridPlan, scenes: tuple[SceneSet, Scene
 
 def load_teacher(recipe: SceneRecipe, scenes: SceneSet) -> nn.Module | None:
     """Return the recipe's teacher in eval mode. Raises RecipeError if it reads or answers something else."""
-    if recipe.teacher is None:
-        return None
-    trained = checkpoint.load(recipe.teacher)
-    wanted = {
-        "task": "scenes",
-        "classes": scenes.classes,
-        "features": scenes.features,
-        "edge": recipe.edge,
-        "inputs": recipe.inputs,
-    }
-    for name, value in wanted.items():
-        found = getattr(trained, name) if name in ("classes", "features") else getattr(trained.recipe, name, None)
-        if found != value:
-            raise RecipeError(f"teacher {recipe.teacher}: expected {name} {value}, found {found}; use a twin's run")
-    return trained.model.to(recipe.device).requires_grad_(False)
+    wanted = {"classes": scenes.classes, "features": scenes.features, "edge": recipe.edge, "inputs": recipe.inputs}
+    return distillation.load_teacher(recipe, {"task": "scenes", **wanted})
 
 
 def orders(run: Run, epoch: int) -> list[Order]:

@@ -26,6 +26,7 @@ from popcloud.cloud import IGNORE
 from popcloud.errors import TrainingError
 from popcloud.learn import checkpoint, journal
 from popcloud.learn.determinism import check_device, settings
+from popcloud.learn.distillation import distillation
 from popcloud.learn.folder import RESULT, open_folder, write_json
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
 from popcloud.learn.progress import Reporter, Silent
@@ -160,7 +161,7 @@ def _step(run: Run, made: Sample, at: stages.Now) -> None:
     if data.teacher is not None:
         with torch.no_grad():
             taught = data.teacher(x, pyramid)
-        loss = loss + recipe.distill * losses.distillation(logits, taught, recipe.temperature)
+        loss = loss + recipe.distill * distillation(logits, taught, recipe.temperature)
     value = loss.item()
     if not math.isfinite(value):
         raise TrainingError(f"{run.where()}: the loss is {value}; {run.advice()}")
