@@ -1,4 +1,4 @@
-"""PointCloud, CloudSet, SceneSet: the values handed from room to room, and how a cloud is made ready for a network."""
+"""PointCloud, and sets of clouds for each task: the values handed from room to room, and how a cloud is made ready for a network."""
 
 from __future__ import annotations
 
@@ -80,6 +80,68 @@ class SceneSet:
         kept = list(rows)
         clouds, names = tuple(self.clouds[i] for i in kept), tuple(self.names[i] for i in kept)
         return SceneSet(clouds, names, self.classes, self.features)
+
+
+@dataclass(frozen=True)
+class PartSet:
+    """Objects of several categories, each point with the part it belongs to.
+
+    clouds      each with labels, index into parts; all of a cloud's are parts of its category
+    category    (B,) int64, index into categories
+    names       of the clouds, unique
+    categories  the category names, in order
+    parts       the names of all parts, "Category/part", those of one category side by side
+    features    the names of the clouds' feature columns, () where they have none
+    """
+
+    clouds: tuple[PointCloud, ...]
+    category: NDArray[np.int64]
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
+    parts: tuple[str, ...]
+    features: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of clouds."""
+        return len(self.clouds)
+
+    def parts_of(self, category: int) -> tuple[int, ...]:
+        """Return the parts of a category, index into parts, in order."""
+        own = self.categories[category] + "/"
+        return tuple(part for part, name in enumerate(self.parts) if name.startswith(own))
+
+    def subset(self, rows: Iterable[int]) -> PartSet:
+        """Return the clouds at `rows`, in that order."""
+        kept = list(rows)
+        clouds, names = tuple(self.clouds[i] for i in kept), tuple(self.names[i] for i in kept)
+        return PartSet(clouds, self.category[kept], names, self.categories, self.parts, self.features)
+
+
+@dataclass(frozen=True)
+class BlockSet:
+    """Blocks of rooms, all of one size, with a class per point; see popcloud.geometry.blocks.
+
+    blocks    (B, N, F) float32, the first three columns x, y, z
+    labels    (B, N) int64: 0 .. len(classes) - 1, or IGNORE
+    rooms     the name of the room that each block is cut from
+    classes   the class names, in order
+    features  the names of the F columns
+    """
+
+    blocks: Floats
+    labels: NDArray[np.int64]
+    rooms: tuple[str, ...]
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
+    def subset(self, rows: NDArray[np.int64]) -> BlockSet:
+        """Return the blocks at `rows` (M,), in that order."""
+        rooms = tuple(self.rooms[i] for i in rows.tolist())
+        return BlockSet(self.blocks[rows], self.labels[rows], rooms, self.classes, self.features)
 
 
 def check_xyz(xyz: object, name: str = "cloud") -> Floats:

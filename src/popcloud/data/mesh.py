@@ -34,6 +34,12 @@ def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Fl
     Returns xyz (B, count, 3) and the unit normals there, both float32, in random order, so that a prefix of a cloud
     is a smaller sample of the same surface. A body whose area is 0 gives points of its first faces.
     """
+    xyz, normals, _ = sample_faces(mesh, count, rng)
+    return xyz, normals
+
+
+def sample_faces(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Indices]:
+    """Return what `sample_surface` does, and the face (B, count) that each point lies on."""
     vectors = face_vectors(mesh)
     doubled_area = np.linalg.norm(vectors, axis=2)
     faces = _choose(doubled_area, rng.random((len(vectors), count)))
@@ -45,7 +51,7 @@ def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Fl
     s, t = np.where(fold, 1 - s, s), np.where(fold, 1 - t, t)
     xyz = a + s * (b - a) + t * (c - a)
     normals = vectors / np.maximum(doubled_area, np.finfo(np.float32).tiny)[..., None]
-    return xyz.astype(np.float32), normals[bodies, faces].astype(np.float32)
+    return xyz.astype(np.float32), normals[bodies, faces].astype(np.float32), faces
 
 
 def _choose(weights: NDArray[np.floating], u: NDArray[np.floating]) -> Indices:
