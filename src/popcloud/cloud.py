@@ -1,4 +1,4 @@
-"""PointCloud, and sets of clouds for each task: the values handed from room to room, and how a cloud is made ready for a network."""
+"""Clouds and sets of clouds: the values handed from room to room, and how a cloud is made ready for a network."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from popcloud.cloud import CloudSet, SceneSet
-from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, rooms, s3dis, scannet, semantic_kitti, shapes
+from popcloud.cloud import CloudSet, PartSet, SceneSet
+from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, parts, rooms, s3dis, scannet, semantic_kitti, shapes
 from popcloud.errors import DatasetError, unknown
 
 # Each entry: load(root, split, *, points, seed=0, classes=None, clouds=None) -> CloudSet, see shapes.load.
@@ -24,6 +24,11 @@ SCENES: dict[str, Callable[..., SceneSet]] = {
     "nyu_depth_v2": nyu_depth_v2.load,
     "s3dis": s3dis.load,
     "semantic_kitti": semantic_kitti.load,
+}
+
+# Each entry: load(root, split, *, points=None, seed=0, categories=None, clouds=None) -> PartSet, see parts.load.
+PARTS: dict[str, Callable[..., PartSet]] = {
+    "parts": parts.load,
 }
 
 # The splits of each whose labels are public: what can be learnt from, chosen by and measured on.
@@ -50,3 +55,10 @@ def scenes(name: str) -> Callable[..., SceneSet]:
     if name not in SCENES:
         raise DatasetError(unknown("data set of scenes", name, SCENES))
     return SCENES[name]
+
+
+def part_sets(name: str) -> Callable[..., PartSet]:
+    """Return the loader of objects with parts called `name`. Raises DatasetError that lists the valid names."""
+    if name not in PARTS:
+        raise DatasetError(unknown("data set of parts", name, PARTS))
+    return PARTS[name]

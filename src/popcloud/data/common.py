@@ -12,7 +12,7 @@ from popcloud.cloud import IGNORE, CloudSet, Floats, PointCloud, SceneSet
 from popcloud.errors import DatasetError, unknown
 
 SPLITS = ("train", "test")
-SCENE_SPLITS = ("train", "val", "test")
+SCENE_SPLITS = PART_SPLITS = ("train", "val", "test")
 Named = TypeVar("Named")  # a scene's name or path
 
 
@@ -26,17 +26,36 @@ def check_request(split: str, points: int, clouds: int | None) -> None:
         raise DatasetError(f"clouds: expected at least 1, found {clouds}; leave it out for all")
 
 
+def check_part_request(split: str, points: int | None, clouds: int | None) -> None:
+    """Raise DatasetError for an unknown split, or fewer than one point or cloud; None is what the loader chooses."""
+    if split not in PART_SPLITS:
+        raise DatasetError(unknown("split", split, PART_SPLITS))
+    if points is not None and points < 1:
+        raise DatasetError(f"points: expected at least 1 per cloud, found {points}; leave it out for the loader's own")
+    if clouds is not None and clouds < 1:
+        raise DatasetError(f"clouds: expected at least 1, found {clouds}; leave it out for all")
+
+
 def choose_classes(wanted: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
     """Return the class names asked for, in that order; all of them for None. Raises DatasetError."""
+    return _chosen(wanted, known, "class", "classes")
+
+
+def choose_categories(wanted: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of categories asked for, in that order; all of them for None. Raises DatasetError."""
+    return _chosen(wanted, known, "category", "categories")
+
+
+def _chosen(wanted: Sequence[str] | None, known: Sequence[str], one: str, many: str) -> tuple[str, ...]:
     if wanted is None:
         return tuple(known)
     if isinstance(wanted, str):
-        raise DatasetError(f"classes: expected a list of names, found the text {wanted!r}")
+        raise DatasetError(f"{many}: expected a list of names, found the text {wanted!r}")
     for name in wanted:
         if name not in known:
-            raise DatasetError(unknown("class", name, known))
+            raise DatasetError(unknown(one, name, known))
     if not wanted or len(set(wanted)) < len(wanted):
-        raise DatasetError(f"classes: expected different names, at least one, found {list(wanted)}")
+        raise DatasetError(f"{many}: expected different names, at least one, found {list(wanted)}")
     return tuple(wanted)
 
 
