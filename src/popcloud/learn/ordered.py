@@ -16,16 +16,17 @@ from popcloud import native
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x W^T + bias as LINEAR has it: each sum begins with the bias and takes one fma per input, in order.
 
-    x (R, inputs), weight (outputs, inputs), bias (outputs). No gradient. Elsewhere than in float32 on the CPU, and
+    x (..., inputs), weight (outputs, inputs), bias (outputs). No gradient. Elsewhere than in float32 on the CPU, and
     without the engine, PyTorch's product stands in.
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or not native.available():
         return torch.nn.functional.linear(x, weight, bias)
-    y = bias.detach().repeat(len(x), 1)
-    rows, ranges = np.arange(len(x), dtype=np.int32), np.array([[0, len(x)]])
-    operands = (x.detach().contiguous().numpy(), weight.detach().T.contiguous()[None].numpy(), rows, rows, ranges)
+    flat = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    y = bias.detach().repeat(len(flat), 1)
+    rows, ranges = np.arange(len(flat), dtype=np.int32), np.array([[0, len(flat)]])
+    operands = (flat.numpy(), weight.detach().T.contiguous()[None].numpy(), rows, rows, ranges)
     native.engine().sparse_conv(*operands, y.numpy(), torch.get_num_threads())
-    return y
+    return y.unflatten(0, x.shape[:-1])
 
 
 def halved(weight: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ with a = gamma / sigma, m1 = sum_b g / R, m2 = sum_b g xhat / R and D = diag(a m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from popcloud import native
+
+_ROWS = 4096  # a slice of clouds has about so many: it fits a processor's cache
+_FEW = 64  # points: in clouds as small as this the winning rows are as good as all of them
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ def largest_products(x: Tensor, weight: Tensor, signs: bool) -> Extremes:
         return _largest_by_engine(x, weight)
     values = x.new_empty(len(x), len(weight))
     rows = torch.empty(len(x), len(weight), dtype=torch.int64, device=x.device)
-    buffer = x.new_empty(x.shape[1], len(weight))
-    for cloud in range(len(x)):
-        torch.mm(x[cloud], weight.T, out=buffer)
-        values[cloud], rows[cloud] = buffer.max(dim=0)
+    for some in _slices(x):
+        products = torch.mm(weight, x[some].flatten(0, 1).T)  # rows last: the order in which a maximum is fastest
+        best = products.unflatten(1, (-1, x.shape[1])).max(dim=2)
+        values[some], rows[some] = best.values.T, best.indices.T
     return Extremes(values, rows)
 
 
@@ -108,12 +112,32 @@ class LinearNormMax(torch.autograd.Function):
         d_weight = -torch.outer(shift, total) - pull[:, None] * spread
         turn, push = -(weight.T @ (pull[:, None] * weight)), (pull * mean - shift) @ weight
         d_x = torch.empty(x.shape, dtype=grad.dtype, device=grad.device)
-        for cloud in range(len(x)):
-            seen = x[cloud].to(grad.dtype)
-            torch.addmm(push, seen, turn, out=d_x[cloud])
-            d_x[cloud].index_add_(0, rows[cloud], weight * won[cloud][:, None])
-            d_weight.addcmul_(seen[rows[cloud]], won[cloud][:, None])
+        for some in _slices(x):
+            seen = x[some].to(grad.dtype)
+            torch.addmm(push, seen.flatten(0, 1), turn, out=d_x[some].flatten(0, 1))
+            _add_winners(seen, weight, rows[some], won[some], d_x[some], d_weight)
         return d_x, d_weight, d_gamma, d_beta, None, None
+
+
+def _slices(x: Tensor) -> Iterator[slice]:
+    """Cut the clouds of x (B, n, K) into slices of one, or of many small ones."""
+    step = max(_ROWS // x.shape[1], 1)
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _add_winners(x: Tensor, weight: Tensor, rows: Tensor, won: Tensor, d_x: Tensor, d_weight: Tensor) -> None:
+    """Add what the winning rows (B, C) pass back, `won` (B, C), to the gradients of x (B, n, K) and weight, in place.
+
+    Clouds of few points take a product with a matrix that is zero but at the winners: no row is picked by itself.
+    """
+    if x.shape[1] > _FEW:
+        for seen, row, grad, d_seen in zip(x, rows, won[:, :, None], d_x, strict=True):
+            d_seen.index_add_(0, row, weight * grad)
+            d_weight.addcmul_(seen[row], grad)
+        return
+    winners = x.new_zeros(*x.shape[:2], len(weight)).scatter_(1, rows[:, None], won[:, None]).flatten(0, 1)
+    d_x.flatten(0, 1).addmm_(winners, weight)
+    d_weight.addmm_(winners.T, x.flatten(0, 1))
 
 
 def linear_norm_mean(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
