@@ -9,18 +9,18 @@ namespace {
 
 // One row of the table "Steps and their blobs" of docs/format.md. A letter of `blobs` is: w: f32 (K, C), on a
 // grid also f16, p: u64 (W, C), f: f32 (C), s: f32 (C) or (1), t: threshold (C), l: limit (C); those of ops
-// on sites (-) are check_grid_step's.
+// on sites and on points (-) are check_grid_step's and check_point_step's.
 struct Shape {
   const char* name;
   Kind input, output;
-  bool needs_points;  // reads POINT and writes CLOUD; else both have the same rows
+  bool needs_points;  // pools the rows of POINT; else input and output have the same rows
   bool activates;
   const char* blobs;
   size_t optional = 0;  // so many of the blobs may be left out, the last ones
   size_t fewest_inputs = 1, most_inputs = 1, most_outputs = 1;
 };
 
-constexpr Kind kFloat = Kind::kFloat, kBits = Kind::kBits;
+constexpr Kind kFloat = Kind::kFloat, kBits = Kind::kBits, kIndex = Kind::kIndex;
 constexpr Shape kShapes[] = {
     {"LINEAR", kFloat, kFloat, false, true, "wf"},
     {"BINARIZE", kFloat, kBits, false, false, "t"},
@@ -42,6 +42,21 @@ constexpr Shape kShapes[] = {
     {"UNPOOL", kFloat, kFloat, false, false, ""},
     {"CONCAT", kFloat, kFloat, false, false, "", 0, 2, 4},
     {"ADD", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"FARTHEST_POINTS", kFloat, kIndex, false, false, ""},
+    {"NEAREST", kFloat, kIndex, false, false, "-", 0, 2, 2},
+    {"NEAREST_FEATURES", kFloat, kIndex, false, false, "-", 0, 2, 2},
+    {"NEAREST_SIGNS", kBits, kIndex, false, false, "-", 0, 2, 2},
+    {"BALL", kFloat, kIndex, false, false, "-", 0, 2, 2},
+    {"GATHER", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"SUBTRACT", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"MULTIPLY", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"RESHAPE", kFloat, kFloat, false, false, ""},
+    {"PRODUCT", kFloat, kFloat, false, false, "", 0, 2, 2},
+    {"DENSITY", kFloat, kFloat, false, false, "-"},
+    {"SLICE", kFloat, kFloat, false, false, "-"},
+    {"LINEAR_GROUPS", kFloat, kFloat, false, true, "---"},
+    {"BINARY_GROUPS", kBits, kFloat, false, true, "----"},
+    {"BINARY_SUM", kBits, kFloat, false, true, "---", 0, 1, 2},
 };
 
 const Shape& shape_of(Op op) { return kShapes[static_cast<int>(op) - 1]; }
@@ -53,12 +68,15 @@ class Checker {
   void check() {
     written_.assign(program_.values.size(), false);
     written_[0] = true;
+    points_to_.assign(program_.values.size(), 0);
     for (const Step& step : program_.steps) {
       step_ = &step;
       complaint_.where =
           "step " + std::to_string(&step - program_.steps.data()) + " (" + shape_of(step.op).name + ")";
       check_wiring();
-      if (step.op >= Op::kSparseConv) {
+      if (step.op > Op::kAdd || (step.op == Op::kConcat && program_.sampling)) {
+        check_point_step(program_, step, points_to_, complaint_);
+      } else if (step.op >= Op::kSparseConv) {
         check_grid_step(program_, step, complaint_);
       } else {
         check_values();
@@ -94,28 +112,39 @@ class Checker {
 
   void check_values() const {
     const Shape& shape = shape_of(step_->op);
-    require(step_->activation == Activation::kNone || shape.activates, "has an activation");
-    require(step_->activation != Activation::kRprelu, "has an activation with constants");
-    require(input(0).kind == shape.input && output().kind == shape.output,
-            "reads or writes the wrong kind of value");
-    bool rows_fit = shape.needs_points ? input(0).rows == Rows::kPoint && output().rows == Rows::kCloud
-                                       : input(0).rows == output().rows;
-    require(rows_fit && input(0).level == output().level, "reads or writes the wrong rows");
+    const Value &x = input(0), &y = output();
+    check_activation();
+    require(x.kind == shape.input && y.kind == shape.output, "reads or writes the wrong kind of value");
+    require(shape.needs_points ? pools_points(x, y) : same_rows(x, y), "reads or writes the wrong rows");
     if (step_->op == Op::kTransform) {
       const Value& matrix = input(1);
       require(matrix.kind == Kind::kFloat && matrix.rows == Rows::kCloud &&
-                  matrix.channels == input(0).channels * input(0).channels,
+                  matrix.channels == x.channels * x.channels,
               "reads a matrix that does not fit");
     } else if (step_->inputs.size() == 2) {
       const Value& scale = input(1);
-      require(scale.kind == Kind::kFloat && scale.rows == input(0).rows && scale.level == input(0).level &&
-                  scale.channels == 1,
+      require(scale.kind == Kind::kFloat && same_rows(scale, x) && scale.channels == 1,
               "reads a row scale that is not one float per row");
     }
     if (step_->op == Op::kRowMeanAbs)
-      require(output().channels == 1, "writes more than one channel");
+      require(y.channels == 1, "writes more than one channel");
     else if (shape.blobs[0] != 'w' && shape.blobs[0] != 'p')  // no weight: channels stay
-      require(output().channels == input(0).channels, "writes the wrong number of channels");
+      require(y.channels == x.channels, "writes the wrong number of channels");
+  }
+
+  void check_activation() const {
+    const Activation act = step_->activation;
+    require(act == Activation::kNone || shape_of(step_->op).activates, "has an activation");
+    require(act != Activation::kRprelu, "has an activation with constants");
+    require(act != Activation::kSigmoid || (step_->op == Op::kLinear && program_.sampling),
+            "has an activation of others");
+  }
+
+  // All rows become one; on points perhaps those of each point.
+  bool pools_points(const Value& x, const Value& y) const {
+    if (x.rows != Rows::kPoint) return false;
+    if (y.rows == Rows::kCloud) return true;
+    return program_.sampling && y.rows == Rows::kPoint && y.level == x.level && y.each == 1;
   }
 
   void check_blobs() const {
@@ -149,11 +178,12 @@ class Checker {
   }
 
   void check_answer(const Value& answer) {
-    bool on_grid = program_.grid.has_value();
     complaint_.where = "the answer";
     require(answer.kind == Kind::kFloat, "is not of floats");
-    require(answer.rows == (on_grid ? Rows::kSites : Rows::kCloud) && answer.level == 0,
-            on_grid ? "is not of the finest sites" : "is not one row");
+    const bool per_point = program_.sampling && answer.rows == Rows::kPoint && answer.each == 1;
+    require((answer.rows == (program_.grid ? Rows::kSites : Rows::kCloud) || per_point) && answer.level == 0,
+            program_.grid ? "is not of the finest sites"
+                          : "is not one row, nor one of each point of a network on points");
     require(answer.channels == program_.classes.size(),
             "has " + std::to_string(answer.channels) + " channels for " +
                 std::to_string(program_.classes.size()) + " classes");
@@ -163,6 +193,7 @@ class Checker {
   Complaint complaint_;
   const Step* step_ = nullptr;
   std::vector<bool> written_;
+  std::vector<size_t> points_to_;  // by value, see check_point_step
 };
 
 }  // namespace
@@ -179,6 +210,14 @@ void Complaint::require(bool holds, const std::string& what) const {
 
 bool is_matrix(const Blob& blob, Type type, size_t rows, size_t columns) {
   return blob.type == type && blob.ndim == 2 && blob.shape[0] == rows && blob.shape[1] == columns;
+}
+
+bool is_vector(const Blob& blob, Type type, size_t length) {
+  return blob.type == type && blob.ndim == 1 && blob.shape[0] == length;
+}
+
+bool same_rows(const Value& x, const Value& y) {
+  return x.rows == y.rows && x.level == y.level && x.each == y.each;
 }
 
 bool is_packed(const Blob& blob, size_t signs, size_t columns) {

@@ -5,21 +5,23 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <set>
 
+#include "bytes.h"
 #include "check.h"
 
 namespace popcloud {
 namespace {
 
-// Of a network without a plan, of one on a voxel grid, and of such a one with float16.
-constexpr uint32_t kVersion = 1, kGridVersion = 2, kHalfVersion = 3;
-constexpr uint32_t kMostPoints = 1u << 24, kMostChannels = 1u << 24;
-constexpr int32_t kMostLevels = 16;
+// Of a network without a plan, of one on a voxel grid, of such a one with float16, and of one on points.
+constexpr uint32_t kVersion = 1, kGridVersion = 2, kHalfVersion = 3, kPointsVersion = 4;
+constexpr uint32_t kMostPoints = 1u << 24, kMostChannels = 1u << 24;  // the latter of all rows of a point
+constexpr uint32_t kMostIndices = 65535;
+constexpr int32_t kMostLevels = 16, kMostRatios = 4;
+constexpr const char* kNormalize[] = {"none", "unit_sphere", "blocks"};  // the last on points only
 
 struct Header {
   char magic[8];
@@ -35,7 +37,8 @@ struct Header {
   uint8_t reserved_b[48];
 };
 struct ValueRecord {
-  uint32_t kind, rows, channels, level;
+  uint32_t kind, rows, channels;
+  uint16_t level, each;
 };
 struct StepRecord {
   uint32_t op;
@@ -56,73 +59,6 @@ size_t element_bytes(Type type) {
 }
 
 uint64_t up64(uint64_t n) { return (n + 63) / 64 * 64; }
-
-// zlib's CRC-32, eight bytes at a time ("slicing by 8", Kounavis and Berry 2005).
-struct CrcTables {
-  std::array<std::array<uint32_t, 256>, 8> of{};
-  constexpr CrcTables() {
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t crc = i;
-      for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ (crc & 1 ? 0xEDB88320u : 0);
-      of[0][i] = crc;
-    }
-    for (uint32_t i = 0; i < 256; ++i)
-      for (size_t t = 1; t < 8; ++t) of[t][i] = (of[t - 1][i] >> 8) ^ of[0][of[t - 1][i] & 255];
-  }
-};
-constexpr CrcTables kCrc;
-
-uint32_t crc32(uint32_t crc, const uint8_t* bytes, size_t count) {
-  for (; count >= 8; bytes += 8, count -= 8) {
-    uint32_t low = crc ^ (bytes[0] | bytes[1] << 8 | bytes[2] << 16 | uint32_t{bytes[3]} << 24);
-    crc = kCrc.of[7][low & 255] ^ kCrc.of[6][low >> 8 & 255] ^ kCrc.of[5][low >> 16 & 255] ^
-          kCrc.of[4][low >> 24] ^ kCrc.of[3][bytes[4]] ^ kCrc.of[2][bytes[5]] ^ kCrc.of[1][bytes[6]] ^
-          kCrc.of[0][bytes[7]];
-  }
-  for (; count; ++bytes, --count) crc = (crc >> 8) ^ kCrc.of[0][(crc ^ *bytes) & 255];
-  return crc;
-}
-
-uint32_t file_checksum(const uint8_t* file, size_t size) {
-  const uint8_t zeros[4] = {};
-  uint32_t crc = crc32(0xFFFFFFFFu, file, 12);
-  crc = crc32(crc, zeros, 4);  // the checksum's own place
-  return ~crc32(crc, file + 16, size - 16);
-}
-
-bool all_zero(const void* data, size_t bytes) {
-  auto at = static_cast<const uint8_t*>(data);
-  for (size_t i = 0; i < bytes; ++i)
-    if (at[i]) return false;
-  return true;
-}
-
-// How many bytes the UTF-8 character at `s` takes; 0 if it is none (as Python decodes: no surrogates, nothing
-// longer than needed).
-size_t utf8_length(const uint8_t* s, const uint8_t* end) {
-  if (s[0] < 0x80) return 1;
-  size_t length = s[0] >= 0xC2 && s[0] < 0xE0   ? 2
-                  : (s[0] & 0xF0) == 0xE0       ? 3
-                  : s[0] >= 0xF0 && s[0] < 0xF5 ? 4
-                                                : 0;
-  if (length == 0 || static_cast<size_t>(end - s) < length) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((s[i] & 0xC0) != 0x80) return 0;
-  if (s[0] == 0xE0 && s[1] < 0xA0) return 0;
-  if (s[0] == 0xED && s[1] > 0x9F) return 0;
-  if (s[0] == 0xF0 && s[1] < 0x90) return 0;
-  if (s[0] == 0xF4 && s[1] > 0x8F) return 0;
-  return length;
-}
-
-bool is_utf8(const uint8_t* s, const uint8_t* end) {
-  while (s < end) {
-    size_t length = utf8_length(s, end);
-    if (length == 0) return false;
-    s += length;
-  }
-  return true;
-}
 
 class Reader {
  public:
@@ -158,9 +94,9 @@ class Reader {
     Header header{};
     std::memcpy(&header, data, std::min(size, sizeof header));
     if (size < 12) fail("truncated: " + std::to_string(size) + " bytes are left; copy or pack it again");
-    if (header.version > kHalfVersion)
+    if (header.version > kPointsVersion)
       fail("newer version: " + std::to_string(header.version) + ", this engine reads up to " +
-           std::to_string(kHalfVersion) + "; update popcloud or pack the checkpoint again");
+           std::to_string(kPointsVersion) + "; update popcloud or pack the checkpoint again");
     if (header.version == 0) fail("damaged: version 0 does not exist; copy or pack it again");
     if (size < sizeof header)
       fail("truncated: expected a header of 256 bytes, found " + std::to_string(size) +
@@ -173,27 +109,40 @@ class Reader {
       fail("damaged: the checksum does not fit the content; copy or pack it again");
   }
 
+  bool on_points() const { return header_.version == kPointsVersion; }
+  bool on_grid() const { return header_.version != kVersion && !on_points(); }
+
   void check_header() const {  // check 8
     const Header& h = header_;
     require(h.points <= kMostPoints, "points is " + std::to_string(h.points) + ", at most 2^24 is allowed");
-    require(h.normalize <= 1, "normalize is " + std::to_string(h.normalize) + ", expected 0 or 1");
-    bool on_grid = h.version >= kGridVersion;
-    const char none[16] = "none", grid[16] = "grid";
-    require(std::memcmp(h.plan_name, on_grid ? grid : none, sizeof none) == 0,
+    require(h.normalize <= (on_points() ? 2 : 1),
+            "normalize is " + std::to_string(h.normalize) + ", expected 0 or 1, or 2 of a network on points");
+    const char none[16] = "none", grid[16] = "grid", points[16] = "points";
+    require(std::memcmp(h.plan_name,
+                        on_points() ? points
+                        : on_grid() ? grid
+                                    : none,
+                        sizeof none) == 0,
             "the geometry plan is not that of version " + std::to_string(h.version));
-    size_t integers = on_grid ? 2 : 0, floats = on_grid ? 1 : 0;  // that the plan has
-    require((on_grid || h.feature_count == 0) && h.reserved_a == 0 &&
-                all_zero(h.reserved_b, sizeof h.reserved_b) &&
-                all_zero(h.plan_integers + integers, (8 - integers) * sizeof(int32_t)) &&
-                all_zero(h.plan_floats + floats, (4 - floats) * sizeof(double)),
+    require((h.version != kVersion || h.feature_count == 0) && h.reserved_a == 0 &&
+                all_zero(h.reserved_b, sizeof h.reserved_b) && unused_plan_is_zero(),
             "a byte of the header that says nothing is not 0");
+  }
+
+  // Whether the bytes behind the plan's numbers are; on points the first number says how many floats there
+  // are.
+  bool unused_plan_is_zero() const {
+    size_t integers = on_points() ? 1 : on_grid() ? 2 : 0, floats = on_grid() ? 1 : 0;
+    if (on_points()) floats = static_cast<size_t>(std::clamp(header_.plan_integers[0], 0, kMostRatios));
+    return all_zero(header_.plan_integers + integers, (8 - integers) * sizeof(int32_t)) &&
+           all_zero(header_.plan_floats + floats, (4 - floats) * sizeof(double));
   }
 
   void check_sections() const {  // check 9
     const Header& h = header_;
-    // On a grid alone a step may write several values.
+    // On a grid alone may a step write several values.
     require(h.value_count >= 2 && h.step_count < h.value_count &&
-                h.step_count >= (h.version == kVersion ? h.value_count - 1 : 1),
+                h.step_count >= (on_grid() ? 1 : h.value_count - 1),
             std::to_string(h.value_count) + " values and " + std::to_string(h.step_count) + " steps");
     require(h.class_count >= 1, "no classes");
     require(h.names_bytes <= h.file_bytes && h.meta_bytes <= h.file_bytes, "names or meta outside the file");
@@ -279,8 +228,13 @@ class Reader {
 
   void read_plan() {  // check 14, its first half
     program_.points = header_.points;
-    program_.normalize = header_.normalize ? "unit_sphere" : "none";
+    program_.normalize = kNormalize[header_.normalize];
     if (header_.version == kVersion) return;
+    require(header_.feature_count >= 1, "no features");
+    on_grid() ? read_grid() : read_sampling();
+  }
+
+  void read_grid() {
     double edge = header_.plan_floats[0];
     int32_t levels = header_.plan_integers[0], size = header_.plan_integers[1];
     require(
@@ -288,26 +242,49 @@ class Reader {
         "the plan has a number out of range");
     require(header_.points == 0 && header_.normalize == 0,
             "a network on a grid takes all points as they are");
-    require(header_.feature_count >= 1, "no features");
     program_.grid = Grid{edge, static_cast<size_t>(levels), static_cast<size_t>(size)};
   }
 
+  void read_sampling() {
+    int32_t count = header_.plan_integers[0];
+    require(count >= 0 && count <= kMostRatios, "the plan has a number out of range");
+    program_.sampling = Sampling{{header_.plan_floats, header_.plan_floats + count}};
+    for (double ratio : program_.sampling->ratios)  // a NaN fails too
+      require(ratio > 0 && ratio <= 1, "the plan has a ratio that is not in (0, 1]");
+    const std::vector<std::string>& names = program_.features;
+    require(names.size() >= 3 && names[0] == "x" && names[1] == "y" && names[2] == "z",
+            "the first features are not x, y, z");
+  }
+
   void read_values() {  // check 14, its second half
-    bool on_grid = program_.grid.has_value();
-    size_t levels = on_grid ? program_.grid->levels : 1, features = on_grid ? program_.features.size() : 3;
     for (size_t i = 0; i < header_.value_count; ++i) {
       ValueRecord r = record<ValueRecord>(header_.values_offset, i);
-      require(r.kind <= 1 && r.rows <= 2 && (r.rows == 2) == on_grid && r.channels >= 1 &&
-                  r.channels <= kMostChannels && r.level < levels,
+      require(r.channels >= 1 && r.channels <= kMostChannels && (on_points() ? fits_points(r) : fits_plan(r)),
               "value " + value_names_[i] + " is of no known kind");
-      program_.values.push_back(
-          {value_names_[i], static_cast<Kind>(r.kind), static_cast<Rows>(r.rows), r.channels, r.level});
+      program_.values.push_back({value_names_[i], static_cast<Kind>(r.kind), static_cast<Rows>(r.rows),
+                                 r.channels, r.level, std::max<size_t>(r.each, 1)});
     }
     const Value& first = program_.values[0];
-    require(
-        first.kind == Kind::kFloat && first.rows != Rows::kCloud && first.channels == features &&
-            first.level == 0,
-        on_grid ? "value 0 is not a float per feature and site" : "value 0 is not a cloud of float x, y, z");
+    size_t features = program_.features.empty() ? 3 : program_.features.size();
+    require(first.kind == Kind::kFloat && first.rows != Rows::kCloud && first.channels == features &&
+                first.level == 0 && first.each == 1,
+            on_grid() ? "value 0 is not a float per feature and site"
+                      : "value 0 is not a cloud of a float per feature");
+  }
+
+  // Whether a value's record says what there is on a grid, or without a plan.
+  bool fits_plan(const ValueRecord& r) const {
+    size_t levels = program_.grid ? program_.grid->levels : 1;
+    return r.kind <= 1 && r.rows <= 2 && (r.rows == 2) == on_grid() && r.level < levels && r.each == 0;
+  }
+
+  // The same on points. Indices are of one point a row; one row is of no level.
+  bool fits_points(const ValueRecord& r) const {
+    if (r.kind > 2 || r.rows > 1 || r.each == 1) return false;  // one a point is written as 0
+    if (r.rows == 1) return r.kind != 2 && r.level == 0 && r.each == 0;
+    if (r.level > program_.sampling->ratios.size()) return false;
+    return r.kind == 2 ? r.each == 0 && r.channels <= kMostIndices
+                       : uint64_t{r.channels} * std::max<uint64_t>(r.each, 1) <= kMostChannels;
   }
 
   void read_steps() {  // the records of checks 15 and 16; what they mean together is check_program's
@@ -320,8 +297,10 @@ class Reader {
   }
 
   Step read_step(const StepRecord& r, const std::string& name, size_t& next_blob) const {
-    require(r.op >= 1 && r.op <= 20, name + " has the unknown op " + std::to_string(r.op));
-    require(r.activation <= 3, name + " has the unknown activation " + std::to_string(r.activation));
+    require(r.op >= 1 && r.op <= (on_points() ? 35 : 20),
+            name + " has the unknown op " + std::to_string(r.op));
+    require(r.activation <= (on_points() ? 4 : 3),
+            name + " has the unknown activation " + std::to_string(r.activation));
     Step step{static_cast<Op>(r.op), static_cast<Activation>(r.activation), {}, {}, {}};
     size_t inputs = 0, more = 0;
     for (; inputs < 4 && r.inputs[inputs] != -1; ++inputs) {
