@@ -6,8 +6,8 @@ from pathlib import Path
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.learn import checkpoint
+from popcloud.learn.classification import load_split
 from popcloud.learn.export import export, observe
-from popcloud.learn.run import load_split
 from popcloud.packed.file import write
 from popcloud.verify import Verification, table
 

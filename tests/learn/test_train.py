@@ -10,7 +10,7 @@ import torch
 
 from popcloud.data import DATASETS
 from popcloud.errors import CheckpointError, DatasetError, FileError, RecipeError, TrainingError
-from popcloud.learn import checkpoint, journal
+from popcloud.learn import checkpoint, classification, journal
 from popcloud.learn import train as training
 from popcloud.learn.progress import Silent
 from popcloud.learn.stop import Stopped
@@ -108,13 +108,13 @@ def test_the_result_holds_the_recipe_that_made_it(tiny, tmp_path):
 
 def test_the_test_set_is_evaluated_once(tiny, tmp_path, monkeypatch):
     sizes = []
-    evaluate = training.evaluate
+    evaluate = classification.evaluate
 
     def counting(model, clouds, batch):
         sizes.append(len(clouds))
         return evaluate(model, clouds, batch)
 
-    monkeypatch.setattr(training, "evaluate", counting)
+    monkeypatch.setattr(classification, "evaluate", counting)
     train(tiny(test_size=17), tmp_path / "run")
     assert sizes == [3, 3, 3, 17]
 

@@ -115,11 +115,14 @@ def train(args: argparse.Namespace) -> None:
     except Stopped as stopped:
         raise Stopped(f"{stopped}: popcloud train --resume --out {shlex.quote(str(args.out))}") from None
     if args.json:
-        show_json(asdict(result))
+        show_json(result.plain())
         return
     checked = "" if result.validation is None else f", {result.validation:.1%} on the validation clouds"
+    more = [
+        f"{name.replace('_', ' ')} {share:.1%}" for name, share in result.figures.items() if isinstance(share, float)
+    ]
     print(f"best epoch   {result.best_epoch} of {recipe.epochs}{checked}")
-    print(f"test         {result.test:.1%}, mean over classes {result.test_mean_class:.1%}")
+    print(f"test         {', '.join(more)}")
     print(f"time         {result.seconds:.0f} s")
     print(f"checkpoint   {result.checkpoint}")
     print(f"next         popcloud pack {shlex.quote(str(args.out))} model.popc")
@@ -145,10 +148,11 @@ def _recipe(args: argparse.Namespace) -> AnyRecipe:
 def evaluate(args: argparse.Namespace) -> None:
     """Print overall and mean-class accuracy; of scenes mean IoU, accuracy and the IoU of each class."""
     from popcloud.packed.file import read
+    from popcloud.packed.program import Grid
 
     if is_model(args.thing):
         program = read(args.thing)
-        if program.plan is not None:
+        if isinstance(program.plan, Grid):
             scenes.evaluate_model(args, program)
             return
         args.split = args.split or "test"

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from popcloud.cloud import CloudSet
-from popcloud.data import DATASETS
 from popcloud.errors import CheckpointError, RecipeError, TrainingError
 from popcloud.learn import batches, checkpoint
-from popcloud.learn.distillation import load_teacher, start_from
+from popcloud.learn.distillation import start_from
 from popcloud.learn.layers import initialise, weight_signs
-from popcloud.learn.recipe import Augmentation, Recipe, differing
+from popcloud.learn.recipe import differing
 from popcloud.learn.stop import Stopped
 
 MAY_DIFFER = {"root", "tensorboard", "save_every"}  # fields that a resumed run may change: they leave the weights alone
@@ -26,12 +23,40 @@ SIGNS = "signs."  # prefix of the tensors in `last` that hold the weights' signs
 
 @dataclass(frozen=True)
 class Data:
-    """The clouds of a run, and who else to learn from; the validation set is empty if the recipe wants none."""
+    """What a run reads; the validation set is empty if the recipe wants none.
 
-    training: CloudSet
-    validation: CloudSet
-    test: CloudSet
+    training, validation, test  sets of the task's own kind, with a length
+    teacher                     the network to learn from besides the labels, None for none
+    weights                     of the classes in the loss (C,), None for equal ones
+    """
+
+    training: Any
+    validation: Any
+    test: Any
     teacher: nn.Module | None = None
+    weights: Tensor | None = None
+
+
+class Task(Protocol):
+    """What training asks of a kind of recipe; the loop of popcloud.learn.train knows nothing else of it.
+
+    The network has loss_terms(x) -> (logits (..., C), penalty of its feature transform).
+    """
+
+    def load_data(self, recipe: Any) -> Data:
+        """Return all sets. The test set is read now, so that its absence shows before the training."""
+
+    def about(self, data: Data) -> dict[str, Any]:
+        """Return what every checkpoint says besides the recipe: classes, and what the network is built with."""
+
+    def make_batch(self, recipe: Any, some: Any, rows: batches.Rows, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Return x (B, n, F), augmented, and labels (B,) or (B, n) of the members at `rows` of a set."""
+
+    def sample(self, recipe: Any, some: Any) -> Tensor:
+        """Return x of some members of a set as evaluation sees them: what the inputs of layers are watched on."""
+
+    def measure(self, recipe: Any, model: nn.Module, some: Any) -> dict[str, Any]:
+        """Return figures of a network over a set by name, the one that matters first."""
 
 
 @dataclass
@@ -39,8 +64,8 @@ class Place:
     """Where a run stands, in plain values.
 
     epoch, batch         finished epochs, and finished batches of the next one
-    loss, right, clouds  sums over those batches; of scenes it is their labelled sites that are counted, not clouds
-    best, best_epoch     highest validation accuracy (of scenes: mean IoU, in the present stage), and after how many
+    loss, right, clouds  sums over those batches; where points or sites have labels, those are counted, not clouds
+    best, best_epoch     highest validation figure (of scenes: mean IoU, in the present stage), and after how many
                          epochs it was first reached
     threads              with another number the sums of floats would round differently
     """
@@ -72,6 +97,7 @@ class Run:
     about  what the record of every checkpoint says besides the recipe: the classes, and what its kind needs
     signs  of the binary weights when the epoch began, by layer
     saved  the (epoch, batch) of `last`
+    task   what it is that is learnt; None of scenes, which have a loop of their own
     """
 
     recipe: Any
@@ -83,6 +109,7 @@ class Run:
     place: Place
     signs: dict[str, Tensor]
     saved: tuple[int, int] = (0, 0)
+    task: Any = None
 
     @property
     def last(self) -> Path:
@@ -134,28 +161,7 @@ def rows(run: Run) -> list[batches.Rows]:
     return batches.order(len(run.data.training), run.recipe.batch, run.recipe.seed, run.place.epoch)
 
 
-def load_split(recipe: Recipe, split: str) -> CloudSet:
-    """Return a split of the recipe's data set, "train" or "test"."""
-    return DATASETS[recipe.dataset](
-        None if recipe.root is None else Path(recipe.root),
-        split,
-        points=recipe.points,
-        seed=recipe.data_seed,
-        classes=recipe.classes,
-        clouds=recipe.train_size if split == "train" else recipe.test_size,
-    )
-
-
-def load_data(recipe: Recipe) -> Data:
-    """Return the clouds of a run. The test set is read now, so that its absence shows before the training."""
-    clouds, test = load_split(recipe, "train"), load_split(recipe, "test")
-    training, validation = batches.split(clouds, recipe.validation, recipe.validation_seed)
-    if len(training) < 2:
-        raise RecipeError(f"training needs 2 clouds or more, {recipe.dataset} has {len(training)}; raise train_size")
-    return Data(training, validation, test, load_teacher(recipe, {"task": recipe.task, "classes": training.classes}))
-
-
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over all of a network's parameters."""
     settings: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":
@@ -163,27 +169,19 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer](model.parameters(), **settings)
 
 
-def make_batch(recipe: Recipe, clouds: CloudSet, rows: batches.Rows, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Return the clouds at `rows`, augmented, as (B, N, 3) float32, and their labels (B,), on the recipe's device."""
-    xyz = clouds.xyz[rows]
-    if recipe.augment != Augmentation():
-        rng = batches.augment_rng(recipe.seed, epoch, batch)
-        xyz = np.ascontiguousarray(recipe.augment.build().apply(xyz, rng), dtype=np.float32)
-    return torch.from_numpy(xyz).to(recipe.device), torch.from_numpy(clouds.labels[rows]).to(recipe.device)
-
-
-def begin(recipe: Recipe, out: Path) -> Run:
+def begin(recipe: Any, out: Path, task: Task) -> Run:
     """Return the run in `out`: as its `last` left it, or fresh (and saved) if there is none yet."""
     found = read_last(recipe, out, MAY_DIFFER)
-    data = load_data(recipe)
-    model = checkpoint.build(recipe, len(data.training.classes)).to(recipe.device)
+    data = task.load_data(recipe)
+    about = task.about(data)
+    model = checkpoint.build(recipe, len(about["classes"]), tuple(about.get("features", ()))).to(recipe.device)
     if found is None:
         if recipe.start is not None:
             start_from(model, recipe.start)
         first = batches.order(len(data.training), recipe.batch, recipe.seed, 0)[0]
-        initialise(model, make_batch(recipe, data.training, first, 0, 0)[0])
-    about = {"classes": data.training.classes}
-    run = Run(recipe, out, data, about, model, make_optimizer(recipe, model), Place(), weight_signs(model))
+        initialise(model, task.make_batch(recipe, data.training, first, 0, 0)[0])
+    optimizer = make_optimizer(recipe, model)
+    run = Run(recipe, out, data, about, model, optimizer, Place(), weight_signs(model), task=task)
     if found is None:
         run.save()
     else:

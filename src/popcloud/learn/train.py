@@ -16,50 +16,61 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 
+from popcloud.cloud import IGNORE
 from popcloud.errors import TrainingError
-from popcloud.learn import checkpoint, journal
+from popcloud.learn import checkpoint, classification, journal
 from popcloud.learn.determinism import check_device, settings
 from popcloud.learn.distillation import distillation
 from popcloud.learn.folder import RECIPE, RESULT, open_folder, write_json
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
-from popcloud.learn.metrics import evaluate
 from popcloud.learn.progress import Reporter, Silent
-from popcloud.learn.recipe import Recipe
-from popcloud.learn.run import Run, begin, make_batch, rows
+from popcloud.learn.run import Run, Task, begin, rows
 from popcloud.learn.stop import interrupts
 
-__all__ = ["RECIPE", "RESULT", "Result", "learning_rate", "train"]
+__all__ = ["RECIPE", "RESULT", "TASKS", "Result", "learning_rate", "train"]
+
+TASKS: dict[str, Task] = {"classification": classification}  # what this loop trains, by the recipe's field `task`
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run came to.
 
-    best_epoch       after how many epochs: the first of the best on the validation set, all if there is none
-    validation       its share of right answers on the validation set, None without one
-    test             share of right answers on the test set, of the best network
-    test_mean_class  the same as a mean over classes
-    seconds          of training and validation, over all resumed parts
-    checkpoint       path of the best network
+    best_epoch  after how many epochs: the first of the best on the validation set, all if there is none
+    validation  the task's first figure on the validation set, None without one: share of right answers of classifiers
+    test        that figure on the test set, of the best network
+    figures     all of the task's figures there
+    seconds     of training and validation, over all resumed parts
+    checkpoint  path of the best network
     """
 
     best_epoch: int
     validation: float | None
     test: float
-    test_mean_class: float
+    figures: dict[str, Any]
     seconds: float
     checkpoint: Path
 
+    def plain(self) -> dict[str, Any]:
+        """Return all of it by name, the test set's further figures as "test_NAME"."""
+        return {
+            "best_epoch": self.best_epoch,
+            "validation": self.validation,
+            **_named("test", self.figures),
+            "seconds": self.seconds,
+            "checkpoint": str(self.checkpoint),
+        }
+
 
 def train(
-    recipe: Recipe,
+    recipe: Any,
     out: str | Path,
     *,
     resume: bool = False,
@@ -68,6 +79,7 @@ def train(
 ) -> Result:
     """Train as the recipe says and write everything to the folder `out`.
 
+    recipe    of one of TASKS
     resume    go on with the run in `out`; its recipe must be this one (but for the fields in run.MAY_DIFFER)
     progress  who is told how it goes
     stop      asked after each batch; once it says True the run is saved and ends with Stopped, as after Ctrl-C
@@ -80,7 +92,7 @@ def train(
         journal.check_tensorboard()
     open_folder(folder, recipe, resume)
     with interrupts() as pressed, settings(seed=recipe.seed, threads=recipe.threads, device=recipe.device):
-        run = begin(recipe, folder)
+        run = begin(recipe, folder, TASKS[recipe.task])
         try:
             _epochs(run, reporter, lambda: pressed() or (stop is not None and stop()))
             return _finish(run)
@@ -90,7 +102,7 @@ def train(
             reporter.close()
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
+def learning_rate(recipe: Any, epoch: int) -> float:
     """Return the learning rate of an epoch, from 0: a function of the epoch alone, so there is no state to save."""
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
@@ -138,16 +150,17 @@ def _train_epoch(run: Run, reporter: Reporter, stopped: Callable[[], bool]) -> N
             run.save()
 
 
-def _step(run: Run, clouds: Any) -> None:
-    """Take one step on the training clouds at these rows and count what the network answered."""
-    place, recipe, network = run.place, run.recipe, cast(Any, run.model)
-    x, labels = make_batch(recipe, run.data.training, clouds, place.epoch, place.batch)
+def _step(run: Run, members: Any) -> None:
+    """Take one step on the training set's members at these rows and count what the network answered."""
+    place, recipe, data, network = run.place, run.recipe, run.data, cast(Any, run.model)
+    x, labels = run.task.make_batch(recipe, data.training, members, place.epoch, place.batch)
     logits, penalty = network.loss_terms(x)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    logits, labels = logits.flatten(0, -2), labels.flatten()  # of points: a row each
+    loss = F.cross_entropy(logits, labels, data.weights, ignore_index=IGNORE, label_smoothing=recipe.label_smoothing)
     loss = loss + recipe.transform_penalty * penalty
-    if run.data.teacher is not None:
+    if data.teacher is not None:
         with torch.no_grad():
-            taught = run.data.teacher(x)
+            taught = data.teacher(x).flatten(0, -2)
         loss = loss + recipe.distill * distillation(logits, taught, recipe.temperature)
     value = loss.item()
     if not math.isfinite(value):
@@ -156,35 +169,40 @@ def _step(run: Run, clouds: Any) -> None:
     loss.backward()
     run.optimizer.step()
     after_step(run.model)
-    place.loss += value * len(clouds)
+    known = int((labels != IGNORE).sum())
+    place.loss += value * known
     place.right += int((logits.detach().argmax(dim=1) == labels).sum())
-    place.clouds += len(clouds)
+    place.clouds += known
 
 
 def _close_epoch(run: Run) -> dict[str, Any]:
     """Validate, keep the network if it is the best so far, and return the epoch's line of the log."""
     began, place, recipe = time.monotonic(), run.place, run.recipe
-    checked: dict[str, float] = {}
+    checked: dict[str, Any] = {}
     if len(run.data.validation):
-        metrics = evaluate(run.model, run.data.validation, recipe.batch)
-        checked = {"validation": metrics.overall, "validation_mean_class": metrics.mean_class}
+        checked = _named("validation", run.task.measure(recipe, run.model, run.data.validation))
     # Without a validation set the last epoch counts: choosing by training accuracy would choose by noise.
     better = checked["validation"] > place.best if checked else place.epoch + 1 == recipe.epochs
     if better:
         run.save_best(checked)
         place.best, place.best_epoch = checked.get("validation", -1.0), place.epoch + 1
     seen = run.data.validation if checked else run.data.training
-    x = torch.from_numpy(seen.xyz[: recipe.batch]).to(recipe.device)
-    shares = positive_shares(run.model, x)
+    shares = positive_shares(run.model, run.task.sample(recipe, seen))
     place.epoch_seconds += time.monotonic() - began
     return _line(run, checked, shares)
 
 
-def _line(run: Run, checked: dict[str, float], shares: dict[str, float]) -> dict[str, Any]:
+def _named(prefix: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Return a task's figures on a set under the set's name: the first one as PREFIX, the others as PREFIX_NAME."""
+    first = next(iter(figures))
+    return {prefix if name == first else f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def _line(run: Run, checked: dict[str, Any], shares: dict[str, float]) -> dict[str, Any]:
     """Return the log's line of the epoch that just ended.
 
     epoch counts from 1; loss and train (accuracy) are means over the epoch's steps, while the weights moved;
-    validation, validation_mean_class and best (validation so far) are left out without a validation set;
+    validation, validation_NAME of further figures and best (validation so far) are left out without a validation set;
     flipped: share of weights per binary layer whose sign turned since the epoch before; positive: share of its inputs
     that are +1, one half being the most information (BiPointNet 2021, section 3.2).
     """
@@ -207,16 +225,16 @@ def _finish(run: Run) -> Result:
     """Test the best network once, and write and return the result."""
     path = run.out / checkpoint.BEST
     best = checkpoint.load(path)
-    metrics = evaluate(best.model.to(run.recipe.device), run.data.test, run.recipe.batch)
+    figures = run.task.measure(run.recipe, best.model.to(run.recipe.device), run.data.test)
     result = Result(
         best_epoch=best.epoch,
         validation=best.metrics.get("validation"),
-        test=metrics.overall,
-        test_mean_class=metrics.mean_class,
+        test=next(iter(figures.values())),
+        figures=figures,
         seconds=round(run.place.seconds, 3),
         checkpoint=path,
     )
-    plain = asdict(result) | {"checkpoint": path.name}
+    plain = result.plain() | {"checkpoint": path.name}
     full = {"recipe": run.recipe.model_dump(mode="json"), "result": plain, "torch": str(torch.__version__)}
     write_json(run.out / RESULT, full | {"threads": run.place.threads})
     return result
