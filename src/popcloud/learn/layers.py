@@ -20,8 +20,30 @@ from torch import Tensor, nn
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn import ordered
 from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, signs
-from popcloud.learn.lean import NormClip, SignLinear
+from popcloud.learn.lean import SignLinear
+from popcloud.learn.norms import Norm, RPReLU, make_activation, normed
 from popcloud.learn.pooled import LinearNormMax, largest_products, linear_norm_mean
+
+__all__ = [
+    "POOLS",
+    "Layer",
+    "Norm",
+    "PooledLayer",
+    "RPReLU",
+    "Transform",
+    "Weighted",
+    "activation_of",
+    "after_step",
+    "binary_layers",
+    "ema_delta",
+    "initialise",
+    "make_activation",
+    "make_binarizer",
+    "normed",
+    "positive_shares",
+    "set_progress",
+    "weight_signs",
+]
 
 POOLS = ("max", "mean", "ema-max", "ema-mean")
 
@@ -32,7 +54,7 @@ def make_binarizer(name: str, inputs: int, outputs: int) -> Binarizer | None:
 
 
 def activation_of(binarizer: str) -> str:
-    """Return the activation that a network of this binarizer uses: relu, hardtanh or rprelu; errors as above."""
+    """Return the activation that a network of this binarizer uses: relu, hardtanh, prelu, rprelu; errors as above."""
     return "relu" if binarizer == REAL else _binarizer(binarizer).activation
 
 
@@ -48,81 +70,6 @@ def ema_delta(points: int) -> float:
     BiPointNet 2021, eq. 7 (entropy-maximizing aggregation for max): (Phi(-delta))^n = 1/2.
     """
     return -float(torch.special.ndtri(torch.tensor(2.0 ** (-1.0 / points), dtype=torch.float64)))
-
-
-class _RPReLU(torch.autograd.Function):
-    """`RPReLU` in few passes over memory, keeping its input alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-        """x (R, channels)."""
-        ctx.save_for_backward(x, shift, slope)
-        return F.prelu(x - shift, slope).add_(offset)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of x, shift, slope, offset."""
-        x, shift, slope = ctx.saved_tensors
-        moved = x - shift
-        below = torch.empty_like(moved)
-        torch.le(moved, 0, out=below)  # 1 or 0 as x's type: several times faster than torch.where
-        d_slope = moved.mul_(below).mul_(grad).sum(0)
-        d_x = below.mul_(slope - 1).add_(1).mul_(grad)
-        return d_x, -d_x.sum(0), d_slope, grad.sum(0)
-
-
-class RPReLU(nn.Module):
-    """x > shift ? x - shift : slope (x - shift), plus offset; all learned per channel (ReActNet 2020, eq. 2)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(channels))
-        self.slope = nn.Parameter(torch.full((channels,), 0.25))
-        self.offset = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., channels)."""
-        y: Tensor = _RPReLU.apply(x.reshape(-1, x.shape[-1]), self.shift, self.slope, self.offset)
-        return y.view(x.shape)
-
-
-class Norm(nn.BatchNorm1d):
-    """Batch norm of rows (R, channels), which can also be told a batch's statistics.
-
-    One row alone has no variance: it goes by the running statistics, in training too.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, channels)."""
-        if self.training and len(x) == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Return (a, b), each (channels,): eval mode as x a + b."""
-        gain = self.weight * (self.running_var + self.eps).rsqrt()
-        return gain, self.bias - self.running_mean * gain
-
-    @torch.no_grad()
-    def observe(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Move the running statistics towards a batch's mean and biased variance over `count` rows."""
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(var.to(self.running_var.dtype) * (count / max(count - 1, 1)), momentum)
-
-
-def make_activation(name: str, channels: int) -> nn.Module:
-    """Return the module for none, relu, hardtanh or rprelu."""
-    if name == "rprelu":
-        return RPReLU(channels)
-    if name == "none":
-        return nn.Identity()
-    return nn.ReLU(inplace=True) if name == "relu" else nn.Hardtanh(inplace=True)  # batch norm needs its input alone
 
 
 class Weighted(nn.Module):
@@ -148,19 +95,26 @@ class Weighted(nn.Module):
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is multiplied in training: inputs and weights, binarized and scaled, with their gradients."""
-        if self.binarizer is None:
-            return x, self.weight
-        seen = self.binarizer.inputs_signs(x)
-        if self.binarizer.scales_rows:
-            seen = seen * self.binarizer.row_scale(x)
-        return seen, self.trained_weight()
+        return x if self.binarizer is None else self.binarizer.trained_inputs(x), self.trained_weight()
 
     def trained_weight(self) -> Tensor:
         """Return the weights that training multiplies by: binarized and scaled, or as they are."""
         if self.binarizer is None or not self.weights_binary:
             return self.weight
-        scaled: Tensor = self.binarizer.weight_signs(self.weight) * self.binarizer.scale(self.weight)[:, None]
+        scaled: Tensor = self.binarizer.trained_weights(self.weight)
         return scaled
+
+    @property
+    def bare(self) -> bool:
+        """Return whether training multiplies signs of inputs alone, without factors."""
+        return self.binarizer is not None and not self.binarizer.scales_rows and self.binarizer.bases == 1
+
+    def constant(self) -> Tensor | None:
+        """Return (outputs,), what is added to the scaled product where no batch norm takes it away again, or None."""
+        if self.norm is not None or self.binarizer is None:
+            return self.bias
+        offset: Tensor | None = self.binarizer.offset(self.weight)
+        return offset if self.bias is None or offset is None else self.bias + offset
 
     def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is multiplied in eval mode: bare signs, so that every sum is an exact integer."""
@@ -173,7 +127,8 @@ class Weighted(nn.Module):
         """Return (a, b), each (outputs,): scale, bias and batch norm in eval mode as d a + b."""
         one = self.weight.new_ones(self.outputs)
         a = one * self.binarizer.scale(self.weight) if self.binarizer is not None and self.weights_binary else one
-        b = one * 0 if self.bias is None else self.bias
+        constant = self.constant()
+        b = one * 0 if constant is None else constant
         if self.norm is None:
             return a, b
         gain = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
@@ -189,7 +144,7 @@ class Layer(Weighted):
     """linear -> batch norm -> activation on (..., inputs) -> (..., outputs).
 
     binarizer   a name in BINARIZERS, or "real"
-    activation  "none", "relu", "hardtanh" or "rprelu"
+    activation  "none", "relu", "hardtanh", "prelu" or "rprelu"
     norm        without it the layer has a bias, if its binarizer wants one and `bias` allows it
     ordered     a real-valued layer's eval mode has the bits of the program's LINEAR, where no gradient is wanted
     halved      of an ordered one: eval mode rounds the weights, batch norm folded in, to float16, as the file keeps
@@ -220,18 +175,10 @@ class Layer(Weighted):
                 return self.activation(ordered.linear(x, *self.folded_weight()))
             return self.tail(self.products(x))
         seen, weight = self.operands(x)
-        bare = self.binarizer is not None and not self.binarizer.scales_rows
-        linear = SignLinear.apply if bare else F.linear
-        z = self._normed(linear(seen.flatten(0, -2), weight, self.bias))  # flat: what works in place can't have a view
+        linear = SignLinear.apply if self.bare else F.linear
+        z = linear(seen.flatten(0, -2), weight, self.constant())  # flat: what works in place can't have a view
+        z = normed(z, self.norm, self.activation)
         return z.unflatten(0, x.shape[:-1]) if x.ndim > 2 else z
-
-    def _normed(self, z: Tensor) -> Tensor:
-        """Return the activation of batch norm of z (R, outputs), in training."""
-        if self.norm is None or not isinstance(self.activation, nn.Hardtanh):
-            return self.activation(z if self.norm is None else self.norm(z))
-        y, mean, var = NormClip.apply(z, self.norm.weight, self.norm.bias, self.norm.eps)
-        self.norm.observe(mean, var, len(z))
-        return y
 
     def folded_weight(self) -> tuple[Tensor, Tensor]:
         """Return (weight, bias) of a real-valued layer with its batch norm folded in, rounded if it is `halved`."""
@@ -276,7 +223,7 @@ class PooledLayer(Weighted):
         if self.takes_mean:
             pooled, mean, var = linear_norm_mean(seen, weight, norm.weight, norm.bias, norm.eps)
         else:
-            bare = self.binarizer is not None and self.weights_binary and not self.binarizer.scales_rows
+            bare = self.bare and self.weights_binary
             pooled, mean, var = LinearNormMax.apply(seen, weight, norm.weight, norm.bias, norm.eps, bare)
         norm.observe(mean, var, x.shape[0] * x.shape[1])
         return pooled + self.delta if self.delta else pooled
@@ -365,16 +312,16 @@ def set_progress(model: nn.Module, epoch: int, epochs: int) -> None:
 
 
 @torch.no_grad()
-def after_step(model: nn.Module) -> None:
+def after_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Let every binarizer mend its latent weights after an optimiser step."""
     for _, layer in binary_layers(model):
-        layer.binarizer.after_step(layer.weight)
+        layer.binarizer.after_step(layer.weight, optimizer.state.get(layer.weight, {}))
 
 
 @torch.no_grad()
 def weight_signs(model: nn.Module) -> dict[str, Tensor]:
-    """Return per binary layer which weights are +1, (outputs, kernel * inputs) bool."""
-    return {name: layer.binarizer.frozen(layer.weight).weights > 0 for name, layer in binary_layers(model)}
+    """Return per binary layer which weights are +1, (outputs, kernel * inputs) bool; of N bases N of those."""
+    return {name: layer.binarizer.weight_signs(layer.weight) > 0 for name, layer in binary_layers(model)}
 
 
 @torch.no_grad()
@@ -386,7 +333,8 @@ def positive_shares(model: nn.Module, *inputs: Any) -> dict[str, float]:
     shares: dict[str, float] = {}
 
     def see(name: str, layer: Weighted, seen: Tensor) -> None:
-        shares[name] = 1 - float((seen < layer.binarizer.threshold(layer.weight)).float().mean())
+        below = [float((seen < each).float().mean()) for each in layer.binarizer.thresholds(layer.weight)]
+        shares[name] = 1 - sum(below) / len(below)
 
     mode = model.training
     model.eval()

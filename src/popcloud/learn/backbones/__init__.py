@@ -11,12 +11,14 @@ from torch import nn
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.backbones.fcn import Fcn
 from popcloud.learn.backbones.pointnet import PointNet
+from popcloud.learn.backbones.pointnet2 import PointNet2
 from popcloud.learn.backbones.unet import UNet
 from popcloud.learn.designs import design_of
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "pointnet_vanilla": partial(PointNet, transforms=False),
     "pointnet": partial(PointNet, transforms=True),
+    "pointnet2": PointNet2,
 }
 
 SCENE_BACKBONES: dict[str, Callable[..., nn.Module]] = {
