@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from popcloud.packed.program import Array, Kind, Op, Program, Step
+from popcloud.packed.program import Array, Grid, Kind, Op, Program, Step
 
 TOLERANCE = 1e-5  # of a float, as a share of the largest magnitude in PyTorch's value, which counts as 1 at least
 
@@ -127,7 +127,7 @@ class Verification:
 
     def report(self) -> Report:
         """Return what was found so far."""
-        share = 1.0 if self.program.plan is None else POINTS_AGREEING
+        share = POINTS_AGREEING if isinstance(self.program.plan, Grid) else 1.0
         return Report(tuple(self.lines.values()), self.clouds, self.answers, self.agreeing, share)
 
     def _compare(self, output: int, found: Array, wanted: Array) -> None:

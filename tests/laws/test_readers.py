@@ -132,7 +132,7 @@ def test_both_readers_load_every_program(put, program):
 def test_truncated_files_are_refused(data, put, rng):
     for size in [*range(0, 260, 7), *rng.integers(256, len(data), 50)]:
         assert agree(put(data[:size])) == ("truncated" if size >= 8 else "not a model file")
-    assert agree(put(data[:8] + b"\4" + data[9:])) == "newer version"
+    assert agree(put(data[:8] + b"\5" + data[9:])) == "newer version"
     assert agree(put(b"PK" + data)) == "not a model file"
     assert agree(put(data + bytes(64))) == "damaged"
 

@@ -32,12 +32,12 @@ def with_record(data: bytes, table: str, index: int, field: str, value: object) 
 
 
 def test_newer_version_is_named_even_if_the_rest_is_foreign():
-    with pytest.raises(FileError, match=r"newer version: expected version 1 to 3, found 4.*update"):
-        decode(DATA[:8] + b"\4\0\0\0" + DATA[12:100])
+    with pytest.raises(FileError, match=r"newer version: expected version 1 to 4, found 5.*update"):
+        decode(DATA[:8] + b"\5\0\0\0" + DATA[12:100])
 
 
 def test_version_zero_is_damage():
-    with pytest.raises(FileError, match="damaged: expected version 1 to 3, found 0"):
+    with pytest.raises(FileError, match="damaged: expected version 1 to 4, found 0"):
         decode(DATA[:8] + bytes(4) + DATA[12:])
 
 
@@ -120,13 +120,13 @@ def test_meta_length_beyond_the_section_is_inconsistent():
 @pytest.mark.parametrize(
     ("table", "index", "field", "value", "words"),
     [
-        ("values", 1, "kind", 2, "kind of 'pool_mean_1'"),
+        ("values", 1, "kind", 3, "kind of 'pool_mean_1'"),
         ("values", 1, "rows", 3, "rows of 'pool_mean_1'"),
         ("values", 1, "rows", 2, "rows of value 1 'pool_mean_1'"),
         ("values", 1, "channels", 0, "channels of value 1"),
         ("values", 1, "level", 1, "level of value 1"),
         ("steps", 2, "op", 0, "op of step 2"),
-        ("steps", 2, "op", 21, "op of step 2"),
+        ("steps", 2, "op", 36, "op of step 2"),
         ("steps", 2, "op", 15, "blobs of step 2"),
         ("steps", 2, "op", 20, "step 2 .ADD.*: expected an op for clouds"),
         ("steps", 2, "inputs", [0, -1, 2, -1], "inputs of step 2: expected -1 after the last"),

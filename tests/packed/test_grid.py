@@ -77,7 +77,7 @@ def test_as_many_levels_as_geometry_builds():
         ({"normalize": "unit_sphere"}, "plan: expected all points"),
         ({"features": ()}, "features: expected a name per channel"),
         ({"features": ("a", "b", "a")}, "feature: .*'a'"),
-        ({"features": ("a", "b")}, "value 0 'sites': expected FLOAT, 2 channels"),
+        ({"features": ("a", "b")}, "value 0 'sites': expected FLOAT, SITES, 2 channels"),
         ({"classes": ("a", "b")}, "the answer .*FLOAT, SITES, 2 classes"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from popcloud.packed.layout import BLOB, HEADER, STEP, VALUE, checksum, sections
-from popcloud.packed.program import BLOBS, GRID_OPS, OPTIONAL, Op
+from popcloud.packed.program import BLOBS, GRID_OPS, OPTIONAL, POINT_OPS, Op
 from popcloud.packed.validate import BINARY, POOLED, TO_BITS
 
 FORMAT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -48,7 +48,18 @@ def test_ops_are_as_the_page_says():
         assert output.endswith("CLOUD") == (op in POOLED)
         assert tuple(re.findall(r"(\w+) (?:f32|i32|u64|i8)", blobs)) == BLOBS[op]
         assert set(re.findall(r"\[(\w+)", blobs)) == OPTIONAL & set(BLOBS[op])
-    assert len(rows("Steps and their blobs")) == len(Op)
+        assert op not in POINT_OPS
+    assert len(rows("Steps and their blobs")) == len(Op) - len(POINT_OPS)
+
+
+def test_ops_on_points_are_as_the_page_says():
+    named = {Op[row[0]]: row for row in rows("Steps on points")}
+    assert set(named) == POINT_OPS | {Op.CONCAT}
+    for op, (_, number, inputs, output, blobs) in named.items():
+        assert op == int(number)
+        assert inputs.startswith("BITS") == (op in BINARY or op is Op.NEAREST_SIGNS)
+        assert output.startswith("INDEX") == (Op.FARTHEST_POINTS <= op <= Op.BALL)
+        assert tuple(re.findall(r"(\w+) (?:f32|i32|u64)", blobs)) == BLOBS[op]
 
 
 def test_checksum_is_zlibs_and_skips_itself():

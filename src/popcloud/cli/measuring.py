@@ -15,7 +15,7 @@ from popcloud.cli import measuring_scenes
 from popcloud.cli.common import THREADS_HELP, Commands, add_json, command, count, show_json, text_table
 from popcloud.cloud import prepare
 from popcloud.errors import RecipeError
-from popcloud.packed.program import Op, Program
+from popcloud.packed.program import Grid, Op, Program
 
 if TYPE_CHECKING:
     from popcloud.cloud import Floats, PointCloud
@@ -101,8 +101,8 @@ def bench(args: argparse.Namespace) -> None:
     names = _kernels(args.kernels)
     sessions = {name: Session(args.model, kernels=name, threads=args.threads) for name in names}
     program, threads = read(args.model), sessions[names[0]].threads
-    args.repeat = args.repeat or (CLOUD_RUNS if program.plan is None else SCENE_RUNS)
-    if program.plan is not None:
+    args.repeat = args.repeat or (SCENE_RUNS if isinstance(program.plan, Grid) else CLOUD_RUNS)
+    if isinstance(program.plan, Grid):
         _refuse(args, "points", "the points of a scene are its file's")
         return measuring_scenes.bench(args, program, sessions)
     _refuse(args, "cloud", "whole clouds are timed on made-up shapes")
@@ -189,7 +189,7 @@ def summary(args: argparse.Namespace) -> None:
     from popcloud.summary import operations, summarize, table
 
     program = read(args.model)
-    scenes = program.plan is not None
+    scenes = isinstance(program.plan, Grid)
     _refuse(args, *("points", "choose --sites of a scene") if scenes else ("sites", "the model takes whole clouds"))
     size = (args.sites or SITES) if scenes else args.points or 1024
     rows = summarize(program, size, args.model.stat().st_size)

@@ -13,10 +13,10 @@ import numpy as np
 
 from popcloud.cli.common import show_json, size_of, text_table
 from popcloud.cloud import PointCloud
+from popcloud.packed.program import Grid, Program
 
 if TYPE_CHECKING:
     from popcloud.cli.measuring import Timing
-    from popcloud.packed.program import Program
     from popcloud.runtime.session import Session
 
 ROOMS = 4  # made-up rooms that stand side by side where no file is given
@@ -102,7 +102,7 @@ def scene(path: Path | None, program: Program) -> tuple[PointCloud, str]:
     own = [name for name in program.features if name not in COMPUTED]
     if path is not None:
         return read_features(path, own), str(path)
-    assert program.plan is not None
+    assert isinstance(program.plan, Grid)
     return rooms(program.plan.edge / ROOM_EDGE, len(own)), f"{ROOMS} made-up rooms, scaled to the voxels"
 
 
@@ -126,7 +126,7 @@ def about(program: Program, model: Path) -> dict[str, Any]:
     from popcloud.runtime import tiles
 
     plan = program.plan
-    assert plan is not None
+    assert isinstance(plan, Grid)
     seen = {
         "voxel_edge": plan.edge,
         "levels": plan.levels,

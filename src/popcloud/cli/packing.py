@@ -25,7 +25,7 @@ from popcloud.cli.common import (
     source_of,
 )
 from popcloud.errors import RecipeError, VerifyError
-from popcloud.packed.program import Array, Program
+from popcloud.packed.program import Array, Grid, Program
 from popcloud.runtime.session import REFERENCE
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def start(model: Path, program: Program, kernels: str, threads: int | None) -> V
     from popcloud.runtime import reference
     from popcloud.verify import Verification
 
-    if program.plan is not None:
+    if isinstance(program.plan, Grid):
         return proving_scenes.start(model, program, kernels, threads)
     if kernels == REFERENCE:
         bare = replace(program, points=0, normalize="none")  # the clouds are ready

@@ -17,6 +17,7 @@ from popcloud.packed.layout import (
     HALF,
     HEADER,
     MAGIC,
+    PLAN_NAMES,
     STEP,
     VALUE,
     VERSIONS,
@@ -25,7 +26,21 @@ from popcloud.packed.layout import (
     sections,
     up,
 )
-from popcloud.packed.program import BLOBS, OPTIONAL, Activation, Array, Grid, Kind, Op, Program, Rows, Step, Value
+from popcloud.packed.points import MOST_RATIOS
+from popcloud.packed.program import (
+    BLOBS,
+    OPTIONAL,
+    Activation,
+    Array,
+    Grid,
+    Kind,
+    Op,
+    Program,
+    Rows,
+    Sampling,
+    Step,
+    Value,
+)
 from popcloud.packed.validate import LIMIT, NORMALIZE, validate
 
 Member = TypeVar("Member", bound=IntEnum)
@@ -84,20 +99,24 @@ def _checked_header(raw: Bytes) -> Array:
         )
     if header["points"] > LIMIT or header["normalize"] >= len(NORMALIZE):
         raise inconsistent("header", "known points and normalisation", f"{header['points']}, {header['normalize']}")
-    wanted = b"none" if version == 1 else b"grid"
+    wanted = PLAN_NAMES[version]
     if header["plan_name"] != wanted:
         raise inconsistent("header", f"the plan {wanted!r} in version {version}", header["plan_name"])
-    used = 2 if wanted == b"grid" else 0
-    unused = raw[208:256].any() or raw[120:128].any() or header["plan_integers"][used:].any()
-    if unused or raw[176 + 8 * (used > 0) : 208].any() or (not used and header["feature_count"]):
+    integers, floats = {b"none": (0, 0), b"grid": (2, 1), b"points": (1, int(header["plan_integers"][0]))}[wanted]
+    if not 0 <= floats <= MOST_RATIOS:
+        raise inconsistent("header", f"at most {MOST_RATIOS} ratios", floats)
+    unused = raw[208:256].any() or raw[120:128].any() or header["plan_integers"][integers:].any()
+    if unused or raw[176 + 8 * floats : 208].any() or (not integers and header["feature_count"]):
         raise inconsistent("header", "zeros where nothing is said", "other bytes")
     return header
 
 
-def _plan(header: Array) -> Grid | None:
+def _plan(header: Array) -> Grid | Sampling | None:
     """Return the plan; validate() looks at its numbers."""
     if header["plan_name"] == b"none":
         return None
+    if header["plan_name"] == b"points":
+        return Sampling(tuple(header["plan_floats"][: header["plan_integers"][0]].tolist()))
     levels, size = (int(number) for number in header["plan_integers"][:2])
     return Grid(edge=float(header["plan_floats"][0]), levels=levels, size=size)
 
@@ -106,7 +125,7 @@ def _checked_sections(raw: Bytes, header: Array) -> dict[str, int]:
     """Return where the sections start after check 9, and their part of check 11."""
     values, steps, blobs = (int(header[f"{name}_count"]) for name in ("value", "step", "blob"))
     names, meta = int(header["names_bytes"]), int(header["meta_bytes"])
-    fewest = values - 1 if header["version"] == 1 else 1  # a step may write several values on a grid
+    fewest = 1 if header["plan_name"] == b"grid" else values - 1  # a step may write several values on a grid
     if values < 2 or not fewest <= steps < values or header["class_count"] < 1:
         raise inconsistent("header", "a step for each value but the cloud, and a class", "other counts")
     starts = sections(values, steps, blobs, names, meta)
@@ -196,9 +215,16 @@ def _member(members: Callable[[int], Member], number: Array, where: str) -> Memb
 def _read_values(table: Array, names: list[str]) -> tuple[Value, ...]:
     return tuple(
         Value(name, _member(Kind, row["kind"], f"kind of {name!r}"), _member(Rows, row["rows"], f"rows of {name!r}"),
-              int(row["channels"]), int(row["level"]))
+              int(row["channels"]), int(row["level"]), _each(row["each"], name))
         for name, row in zip(names, table, strict=True)
     )  # fmt: skip
+
+
+def _each(number: Array, name: str) -> int:
+    """Return how many rows per point a value has: one is written as 0."""
+    if number == 1:
+        raise inconsistent(f"rows per point of {name!r}", "0 for one, or several", number)
+    return int(number) or 1
 
 
 def _read_steps(table: Array, arrays: list[Array]) -> tuple[Step, ...]:

@@ -15,8 +15,21 @@ import numpy as np
 
 from popcloud.errors import FileError
 from popcloud.packed.decode import decode
-from popcloud.packed.layout import BLOB, CODES, HALF, HEADER, MAGIC, STEP, VALUE, Bytes, checksum, sections, up
-from popcloud.packed.program import BLOBS, Array, Program, Step
+from popcloud.packed.layout import (
+    BLOB,
+    CODES,
+    HALF,
+    HEADER,
+    MAGIC,
+    PLAN_NAMES,
+    STEP,
+    VALUE,
+    Bytes,
+    checksum,
+    sections,
+    up,
+)
+from popcloud.packed.program import BLOBS, Array, Grid, Program, Sampling, Step, Value
 from popcloud.packed.validate import NORMALIZE, validate
 
 __all__ = ["data_offset", "decode", "encode", "read", "validate", "write"]
@@ -68,7 +81,7 @@ def encode(program: Program) -> bytes:
     end = up(int(blobs[-1]["offset"] + blobs[-1]["bytes"])) if arrays else starts["data"]
     raw = np.zeros(end, np.uint8)
     _put(raw, 0, _header(program, starts, end, len(arrays), len(names), len(meta)))
-    _put(raw, starts["values"], np.array([(v.kind, v.rows, v.channels, v.level) for v in program.values], VALUE))
+    _put(raw, starts["values"], _value_table(program.values))
     _put(raw, starts["steps"], _step_table(program.steps))
     _put(raw, starts["blobs"], blobs)
     _put(raw, starts["names"], np.frombuffer(names, np.uint8))
@@ -88,6 +101,8 @@ def data_offset(program: Program) -> int:
 def _version(program: Program) -> int:
     if program.plan is None:
         return 1
+    if isinstance(program.plan, Sampling):
+        return 4
     return 3 if any(blob.dtype == HALF for step in program.steps for blob in step.blobs.values()) else 2
 
 
@@ -117,14 +132,22 @@ def _header(program: Program, starts: dict[str, int], end: int, blobs: int, name
         "feature_count": len(program.features),
         "names_bytes": names,
         "meta_bytes": meta,
-        "plan_name": b"none" if program.plan is None else b"grid",
+        "plan_name": PLAN_NAMES[_version(program)],
     }
-    if program.plan is not None:
+    if isinstance(program.plan, Grid):
         header["plan_integers"][0, :2] = program.plan.levels, program.plan.size
         header["plan_floats"][0, 0] = program.plan.edge
+    if isinstance(program.plan, Sampling):
+        header["plan_integers"][0, 0] = len(program.plan.ratios)
+        header["plan_floats"][0, : len(program.plan.ratios)] = program.plan.ratios
     for name, value in (fields | {f"{name}_offset": start for name, start in starts.items()}).items():
         header[name] = value
     return header
+
+
+def _value_table(values: tuple[Value, ...]) -> Array:
+    """Return the records; rows per point are 0 where there is one, as in files of before there were several."""
+    return np.array([(v.kind, v.rows, v.channels, v.level, v.each if v.each > 1 else 0) for v in values], VALUE)
 
 
 def _step_table(steps: tuple[Step, ...]) -> Array:

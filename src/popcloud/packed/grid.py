@@ -21,7 +21,8 @@ def inconsistent(where: str, expected: object, found: object) -> FileError:
 def show(value: Value) -> str:
     """Return what a value is, in words."""
     level = f" of level {value.level}" if value.level else ""
-    return f"{value.kind.name}, {value.rows.name}{level}, {value.channels} channels"
+    each = f", {value.each} each" if value.each != 1 else ""
+    return f"{value.kind.name}, {value.rows.name}{level}{each}, {value.channels} channels"
 
 
 def check_step(where: str, step: Step, values: tuple[Value, ...], plan: Grid | None) -> None:

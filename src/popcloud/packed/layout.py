@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 MAGIC = b"POPCLOUD"
-VERSIONS = (1, 2, 3)  # of a network without a plan, of one on a voxel grid, and of such a one with float16
+VERSIONS = (1, 2, 3, 4)  # of a network without a plan, of one on a voxel grid, of such a one with float16, on points
+PLAN_NAMES = {1: b"none", 2: b"grid", 3: b"grid", 4: b"points"}  # what each version asks of geometry
 ALIGN = 64
 
 HEADER: np.dtype[Any] = np.dtype(
@@ -46,7 +47,9 @@ HEADER: np.dtype[Any] = np.dtype(
         ("reserved_b", "u1", 48),
     ]
 )
-VALUE: np.dtype[Any] = np.dtype([("kind", "<u4"), ("rows", "<u4"), ("channels", "<u4"), ("level", "<u4")])
+VALUE: np.dtype[Any] = np.dtype(
+    [("kind", "<u4"), ("rows", "<u4"), ("channels", "<u4"), ("level", "<u2"), ("each", "<u2")]
+)
 STEP: np.dtype[Any] = np.dtype(
     [
         ("op", "<u4"),

@@ -74,13 +74,14 @@ class Session:
         from dataclasses import replace
 
         from popcloud.packed.file import read
+        from popcloud.packed.program import Grid
         from popcloud.runtime import reference
         from popcloud.runtime.scenes import Scenes, by_reference
 
         program = read(path)
         self.points, self.normalize, self.classes = program.points, program.normalize, program.classes
         self.kernels, self.threads = REFERENCE, 1
-        if program.plan is not None:
+        if isinstance(program.plan, Grid):
             self.features = program.features
             self.scenes = Scenes(path, program.plan, self.features, by_reference(program), memory)
             return

@@ -21,7 +21,19 @@ from popcloud.geometry.pyramid import Pyramid
 from popcloud.geometry.voxels import Voxels, mean_features
 from popcloud.packed.bits import mismatches, pack, pack_minus, pack_weights, unpack, unpack_weights
 from popcloud.packed.grid import offsets_of
-from popcloud.packed.program import GRID_OPS, NEIGHBOURS, Activation, Array, Grid, Kind, Op, Program, Step, Value
+from popcloud.packed.program import (
+    GRID_OPS,
+    NEIGHBOURS,
+    Activation,
+    Array,
+    Grid,
+    Kind,
+    Op,
+    Program,
+    Sampling,
+    Step,
+    Value,
+)
 from popcloud.runtime import reference
 from popcloud.runtime.arithmetic import Floats, accumulate, activate, rprelu
 
@@ -75,9 +87,9 @@ def of_columns(program: Program, xyz: Floats, columns: Floats) -> tuple[Floats, 
     return mean_features(Voxels(at.levels[0].sites, at.point_to_site, plan.edge), columns), at
 
 
-def plan_of(grid: Grid | None) -> GridPlan:
+def plan_of(grid: Grid | Sampling | None) -> GridPlan:
     """Return a program's plan as geometry knows it. Raises CloudError if it has none."""
-    if grid is None:
+    if not isinstance(grid, Grid):
         raise CloudError("expected a model with a voxel grid, found one for whole clouds; run it as such")
     return PLANS["grid"](grid.edge, grid.levels, grid.size)
 

@@ -17,7 +17,7 @@ from popcloud.cloud import Floats
 from popcloud.errors import CloudError, RecipeError
 from popcloud.geometry.inputs import Columns
 from popcloud.geometry.voxels import FARTHEST, Ints, voxelize
-from popcloud.packed.program import CONVOLUTIONS, NEIGHBOURS, Array, Grid, Program, Step
+from popcloud.packed.program import CONVOLUTIONS, NEIGHBOURS, Array, Grid, Program, Sampling, Step
 
 Longs = NDArray[np.int64]
 Answer = Callable[[Floats, Floats], Array]
@@ -53,9 +53,9 @@ def exact_halo(program: Program) -> int:
     return int(max((own[0] - low[0]).max(), (high[-1] - own[-1]).max()))
 
 
-def cube_of(plan: Grid | None) -> int:
+def cube_of(plan: Grid | Sampling | None) -> int:
     """Return how many sites of level 0 a site of the coarsest level is wide. Raises RecipeError without a grid."""
-    if plan is None:
+    if not isinstance(plan, Grid):
         raise RecipeError("expected a model with a voxel grid, found one for whole clouds; those are not tiled")
     return 1 << (plan.levels - 1)
 
