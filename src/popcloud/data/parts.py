@@ -1,4 +1,4 @@
-"""Made-up objects of nine categories with 28 parts, in random pose, seen in part: a data set from a seed."""
+"""Made-up objects of nine categories with 28 parts, turned and tilted a little, seen in part: a data set from a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from popcloud.cloud import Floats, PartSet, PointCloud
 from popcloud.data.common import PART_SPLITS, check_part_request, choose_categories, normalize_all
 from popcloud.data.mesh import Mesh, sample_faces, union
 from popcloud.data.part_objects import OBJECTS
-from popcloud.data.shapes import DRAWN, first_seen, in_view, poses
+from popcloud.data.shapes import DRAWN, STRETCH, about_x, about_z, first_seen, in_view
 from popcloud.errors import DatasetError
 
 CATEGORIES = tuple(OBJECTS)
@@ -21,6 +21,10 @@ FEATURES = ("normal_x", "normal_y", "normal_z")
 CLOUDS = {"train": 1800, "val": 225, "test": 450}
 POINTS = 2048
 
+TURN, TILT = (
+    30.0,
+    15.0,
+)  # degrees at most: about the upright, to either side, and off it; ShapeNet's objects are aligned
 JITTER = 0.008  # standard deviation of the noise, as a share of an object's size (1)
 
 
@@ -62,7 +66,7 @@ def load(
 
 def make(name: str, count: int, points: int, rng: np.random.Generator, first: int = 0) -> list[PointCloud]:
     """Return `count` clouds of the category `name`, ready for a network; its parts have the labels `first`, ..."""
-    drawn = [_drawn(name, pose, DRAWN * points, rng) for pose in poses(count, rng)]
+    drawn = [_drawn(name, pose, DRAWN * points, rng) for pose in _poses(count, rng)]
     rows = np.stack(drawn)  # x, y, z, normal, part: they stay together
     seen = first_seen(rows, in_view(rows[..., :3], rows[..., 3:6], rng), points)
     noise = np.float32(JITTER) * rng.standard_normal((count, points, 3), dtype=np.float32)
@@ -71,6 +75,14 @@ def make(name: str, count: int, points: int, rng: np.random.Generator, first: in
         PointCloud(one, np.ascontiguousarray(row[:, 3:6]), row[:, 6].astype(np.int64) + first)
         for one, row in zip(xyz, seen, strict=True)
     ]
+
+
+def _poses(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return (count, 3, 3) for `row vectors @ pose`: a stretch along x, y, z, a limited turn, a limited tilt."""
+    stretch = rng.uniform(1 - STRETCH, 1 + STRETCH, (count, 3))
+    turn, tilt = np.radians(TURN) * rng.uniform(-1, 1, count), np.radians(TILT) * rng.random(count)
+    toward = rng.uniform(0, 2 * np.pi, count)
+    return stretch[:, :, None] * (about_z(toward) @ about_x(tilt) @ about_z(turn - toward))
 
 
 def _drawn(name: str, pose: NDArray[np.float64], count: int, rng: np.random.Generator) -> Floats:

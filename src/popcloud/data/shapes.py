@@ -76,16 +76,18 @@ def poses(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     stretch = rng.uniform(1 - STRETCH, 1 + STRETCH, (count, 3))
     turn, toward = rng.uniform(0, 2 * np.pi, (2, count))
     tilt = rng.uniform(0, np.radians(TILT), count)
-    rotation = _about_z(turn) @ _about_x(tilt) @ _about_z(toward)
+    rotation = about_z(turn) @ about_x(tilt) @ about_z(toward)
     return stretch[:, :, None] * rotation
 
 
-def _about_z(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def about_z(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotations (B, 3, 3) about z by angles (B,) in radians, for `row vectors @ rotation`."""
     c, s, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
     return np.stack([c, s, zero, -s, c, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
 
 
-def _about_x(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def about_x(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the same about x."""
     c, s, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
     return np.stack([one, zero, zero, zero, c, s, zero, -s, c], axis=-1).reshape(-1, 3, 3)
 
