@@ -58,7 +58,7 @@ def disturbed(backbone: str, binarizer: str, pool: str, clouds: torch.Tensor) ->
         (logits.square().mean() + penalty).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        layers.after_step(model)
+        layers.after_step(model, optimizer)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("norm.weight"):

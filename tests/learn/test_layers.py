@@ -262,7 +262,7 @@ def test_progress_and_mending_reach_the_binary_layers_alone():
     model = Small("bnn")
     for layer in (model.first, model.pooled):
         layer.weight.data.fill_(5.0)
-    layers.after_step(model)
+    layers.after_step(model, torch.optim.Adam(model.parameters()))
     assert model.first.weight.min().item() == 5
     assert model.pooled.weight.max().item() == 1
 

@@ -111,7 +111,7 @@ def test_a_kill_inside_a_step_is_survived(tiny, tmp_path, monkeypatch, error, st
     train(recipe, tmp_path / "whole")
     calls: list[int] = []
 
-    def dying(model):
+    def dying(*_):
         calls.append(1)
         if len(calls) == step:
             raise error

@@ -174,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
-    def overflow(model):
+    def overflow(model, _):
         with torch.no_grad():
             model.classifier.weight[0, 0] = float("inf")
 

@@ -168,7 +168,7 @@ def _step(run: Run, members: Any) -> None:
     run.optimizer.zero_grad()
     loss.backward()
     run.optimizer.step()
-    after_step(run.model)
+    after_step(run.model, run.optimizer)
     known = int((labels != IGNORE).sum())
     place.loss += value * known
     place.right += int((logits.detach().argmax(dim=1) == labels).sum())

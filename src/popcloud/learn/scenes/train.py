@@ -168,7 +168,7 @@ def _step(run: Run, made: Sample, at: stages.Now) -> None:
     run.optimizer.zero_grad()
     loss.backward()
     run.optimizer.step()
-    after_step(run.model)
+    after_step(run.model, run.optimizer)
     if at.stage.weights == "binary":
         stages.clip_weights(run.model)
     known = int((labels != IGNORE).sum())

@@ -1,0 +1,46 @@
+"""Every binarizer: what a binary layer does to its inputs and to its latent weights; a table is in docs/binarizers.md.
+
+sign(0) = +1 everywhere: one bit can't hold a zero.
+"""
+
+from __future__ import annotations
+
+from popcloud.learn.binarizers.base import Binarizer, Frozen
+from popcloud.learn.binarizers.classic import BiReal, Bnn, IrNet, Lsr, ReAct, Xnor
+from popcloud.learn.binarizers.scaled import DoReFa, Lab, XnorPlusPlus
+from popcloud.learn.binarizers.signs import ApproxSign, EdeSign, RSign, SteSign, signs
+
+__all__ = [
+    "BINARIZERS",
+    "REAL",
+    "ApproxSign",
+    "BiReal",
+    "Binarizer",
+    "Bnn",
+    "DoReFa",
+    "EdeSign",
+    "Frozen",
+    "IrNet",
+    "Lab",
+    "Lsr",
+    "RSign",
+    "ReAct",
+    "SteSign",
+    "Xnor",
+    "XnorPlusPlus",
+    "signs",
+]
+
+BINARIZERS: dict[str, type[Binarizer]] = {
+    "bnn": Bnn,
+    "xnor": Xnor,
+    "bireal": BiReal,
+    "irnet": IrNet,
+    "lsr": Lsr,
+    "react": ReAct,
+    "xnorpp": XnorPlusPlus,
+    "lab": Lab,
+    "dorefa": DoReFa,
+}
+
+REAL = "real"  # the name that stands for no binarizer: the network's real-valued twin
