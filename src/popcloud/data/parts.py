@@ -1,4 +1,4 @@
-"""Made-up objects of nine categories with 28 parts, turned and tilted a little, seen in part: a data set from a seed."""
+"""Made-up objects of nine categories with 28 parts, a little turned, seen in part: a data set from a seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ FEATURES = ("normal_x", "normal_y", "normal_z")
 CLOUDS = {"train": 1800, "val": 225, "test": 450}
 POINTS = 2048
 
-TURN, TILT = (
-    30.0,
-    15.0,
-)  # degrees at most: about the upright, to either side, and off it; ShapeNet's objects are aligned
+TURN, TILT = 30.0, 15.0  # degrees at most, about the upright to either side and off it: objects stand as aligned ones
 JITTER = 0.008  # standard deviation of the noise, as a share of an object's size (1)
 
 
