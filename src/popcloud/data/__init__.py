@@ -6,7 +6,18 @@ from collections.abc import Callable
 from functools import partial
 
 from popcloud.cloud import CloudSet, PartSet, SceneSet
-from popcloud.data import ign_lidarhd, modelnet40, nyu_depth_v2, parts, rooms, s3dis, scannet, semantic_kitti, shapes
+from popcloud.data import (
+    ign_lidarhd,
+    modelnet40,
+    nyu_depth_v2,
+    parts,
+    rooms,
+    s3dis,
+    scannet,
+    semantic_kitti,
+    shapenet_part,
+    shapes,
+)
 from popcloud.errors import DatasetError, unknown
 
 # Each entry: load(root, split, *, points, seed=0, classes=None, clouds=None) -> CloudSet, see shapes.load.
@@ -29,6 +40,7 @@ SCENES: dict[str, Callable[..., SceneSet]] = {
 # Each entry: load(root, split, *, points=None, seed=0, categories=None, clouds=None) -> PartSet, see parts.load.
 PARTS: dict[str, Callable[..., PartSet]] = {
     "parts": parts.load,
+    "shapenet_part": shapenet_part.load,
 }
 
 # The splits of each whose labels are public: what can be learnt from, chosen by and measured on.
