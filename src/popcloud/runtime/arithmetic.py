@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from popcloud.geometry.rounding import Floats, fma
+from popcloud.geometry.rounding import Floats, exp, fma, sigmoid
 from popcloud.packed.program import Activation
 
-__all__ = ["Floats", "accumulate", "activate", "fma", "rprelu"]
+__all__ = ["Floats", "accumulate", "activate", "exp", "fma", "rprelu", "sigmoid"]
 
 
 def activate(x: Floats, how: Activation) -> Floats:
@@ -16,6 +16,8 @@ def activate(x: Floats, how: Activation) -> Floats:
         return np.where(x < 0, np.float32(0), x)
     if how is Activation.HARDTANH:
         return np.where(x < -1, np.float32(-1), np.where(x > 1, np.float32(1), x))
+    if how is Activation.SIGMOID:
+        return sigmoid(x)
     return x
 
 
