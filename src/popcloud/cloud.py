@@ -149,13 +149,34 @@ def check_xyz(xyz: object, name: str = "cloud") -> Floats:
 
     Raises CloudError if it is empty, not finite or of another width; `name` says which cloud in the message.
     """
-    try:
-        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite and is reported below
-            points = np.ascontiguousarray(xyz, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise CloudError(f"{name}: expected numbers of shape (N, 3), found something else ({error})") from error
+    points = _numbers(xyz, name, "(N, 3)")
     if points.ndim != 2 or points.shape[1] != 3:
         raise CloudError(f"{name}: expected shape (N, 3), found {points.shape}; pass x, y, z alone, one row a point")
+    return _finite(points, name)
+
+
+def check_rows(rows: object, name: str = "cloud") -> Floats:
+    """Return `rows` as (N, F) float32, C order: x, y, z and perhaps more features of each point.
+
+    Raises CloudError if it is empty, not finite or has fewer columns; `name` says which cloud in the message.
+    """
+    points = _numbers(rows, name, "(N, F)")
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise CloudError(
+            f"{name}: expected shape (N, 3) or wider, found {points.shape}; pass one row a point, xyz first"
+        )
+    return _finite(points, name)
+
+
+def _numbers(rows: object, name: str, shape: str) -> Floats:
+    try:
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite and is reported by _finite
+            return np.ascontiguousarray(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise CloudError(f"{name}: expected numbers of shape {shape}, found something else ({error})") from error
+
+
+def _finite(points: Floats, name: str) -> Floats:
     if len(points) == 0:
         raise CloudError(f"{name}: expected at least one point, found none")
     if not np.isfinite(points).all():
@@ -167,7 +188,7 @@ def check_xyz(xyz: object, name: str = "cloud") -> Floats:
 def resample(xyz: Floats, count: int) -> Floats:
     """Return exactly `count` points: every (N / count)-th one of a larger cloud, repetition of a smaller one.
 
-    xyz (N, 3), N >= 1; point i of the answer is row i * N // count if N >= count, else row i % N.
+    xyz (N, 3) or wider, N >= 1; point i of the answer is row i * N // count if N >= count, else row i % N.
     There is no chance in it: the same cloud gives the same points in training's evaluation and at run time.
     """
     rows = np.arange(count, dtype=np.int64)
@@ -195,3 +216,15 @@ def prepare(xyz: object, count: int, how: str, name: str = "cloud") -> Floats:
     """Check, resample to `count` points (0: keep all) and normalise: what every network's input goes through."""
     points = check_xyz(xyz, name)
     return normalize(resample(points, count) if count else points, how)
+
+
+def prepare_rows(rows: object, count: int, how: str, name: str = "cloud") -> Floats:
+    """Check rows (N, F), resample them whole and normalise x, y, z: what the input of a network on points goes through.
+
+    how  as `normalize`, or "blocks": they are a block of a room already, and stay as they are
+    """
+    points = check_rows(rows, name)
+    points = resample(points, count) if count else points
+    if how in ("none", "blocks"):
+        return points
+    return np.column_stack([normalize(points[:, :3], how), points[:, 3:]])

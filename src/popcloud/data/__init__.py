@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from popcloud.cloud import CloudSet, PartSet, SceneSet
+from popcloud.cloud import BlockSet, CloudSet, PartSet, SceneSet
 from popcloud.data import (
     ign_lidarhd,
     modelnet40,
@@ -13,6 +13,7 @@ from popcloud.data import (
     parts,
     rooms,
     s3dis,
+    s3dis_blocks,
     scannet,
     semantic_kitti,
     shapenet_part,
@@ -41,6 +42,12 @@ SCENES: dict[str, Callable[..., SceneSet]] = {
 PARTS: dict[str, Callable[..., PartSet]] = {
     "parts": parts.load,
     "shapenet_part": shapenet_part.load,
+}
+
+# Ready-made blocks of rooms; popcloud.geometry.blocks.block_set cuts the like from scenes with colours.
+# Each entry: load(root, split, *, test_area, seed=0, classes=None, blocks=None) -> BlockSet, see s3dis_blocks.load.
+BLOCKS: dict[str, Callable[..., BlockSet]] = {
+    "s3dis_blocks": s3dis_blocks.load,
 }
 
 # The splits of each whose labels are public: what can be learnt from, chosen by and measured on.
@@ -74,3 +81,10 @@ def part_sets(name: str) -> Callable[..., PartSet]:
     if name not in PARTS:
         raise DatasetError(unknown("data set of parts", name, PARTS))
     return PARTS[name]
+
+
+def block_sets(name: str) -> Callable[..., BlockSet]:
+    """Return the loader of ready-made blocks called `name`. Raises DatasetError that lists the valid names."""
+    if name not in BLOCKS:
+        raise DatasetError(unknown("data set of blocks", name, BLOCKS))
+    return BLOCKS[name]
