@@ -14,7 +14,7 @@ from popcloud.cloud import prepare
 from popcloud.errors import CloudError
 from popcloud.packed.bits import pack, pack_weights, unpack
 from popcloud.packed.program import Activation, Kind, Op, Rows
-from popcloud.runtime import reference, sites
+from popcloud.runtime import points, reference, sites
 from popcloud.runtime.reference import OPS, Layer, activate, fma
 from programs import every_op, programs, random_program
 
@@ -60,8 +60,9 @@ def same_signs(packed, minus):
 
 
 def test_every_op_has_its_function():
-    assert set(OPS) | set(sites.OPS) == set(Op)
-    assert not set(OPS) & set(sites.OPS)
+    assert set(OPS) | set(sites.OPS) | set(points.OPS) == set(Op)
+    assert not set(OPS) & (set(sites.OPS) | set(points.OPS))
+    assert set(sites.OPS) & set(points.OPS) == {Op.CONCAT}
 
 
 def test_binary_linear(case, rng):

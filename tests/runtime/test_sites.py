@@ -108,7 +108,7 @@ def test_convolution_is_the_sum_over_neighbours(kind, step, size, groups, channe
 
 
 @pytest.mark.parametrize("above", [0, 1])
-@pytest.mark.parametrize("act", Activation)
+@pytest.mark.parametrize("act", [act for act in Activation if act is not Activation.SIGMOID])
 def test_shortcut_comes_before_the_activation(above, act, rng):
     build = GridBuilder(rng, Grid(0.2, 2, 3), 3)
     bits = build.add(Op.BINARIZE, 0)

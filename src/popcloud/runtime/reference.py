@@ -1,4 +1,4 @@
-"""What each Op means: one plain numpy function per Op; of those on a voxel grid in `sites.py`.
+"""What each Op means: one plain numpy function per Op; of those on points in `points.py`, on a grid in `sites.py`.
 
 This is the slow reading of a program, the one the others are held to: the engine gives the same bits, floats
 included. Speed is not its business, order is: every sum runs in the order that `packed/program.py` says.
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popcloud.cloud import prepare
+from popcloud.cloud import prepare, prepare_rows
 from popcloud.errors import CloudError
 from popcloud.packed.bits import mismatches, pack, pack_minus, words
-from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Value
+from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Sampling, Value
+from popcloud.runtime import points
 from popcloud.runtime.arithmetic import Floats, accumulate, activate, fma
 from popcloud.runtime.arithmetic import rprelu as bent
 
@@ -25,28 +26,39 @@ Words = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Layer:
-    """A step as its function sees it: constants by name, activation, channels of the first input (signs, not words)."""
+    """A step as its function sees it.
+
+    blobs       constants by name
+    activation  what follows
+    channels    of the first input; signs, not words
+    pooled      rows of which a pool makes one; 0: all
+    """
 
     blobs: dict[str, Array]
     activation: Activation
     channels: int
+    pooled: int = 0
 
 
 def run(program: Program, cloud: ArrayLike) -> Floats:
     """Return the answer (classes,) to one cloud (n, 3), which is resampled and normalised as the program says.
 
-    Raises CloudError if the cloud is empty, not finite or of another width.
+    On points the cloud is (n, features), x, y, z first, and the answer may be (points, classes), a row per point of
+    the resampled cloud. Raises CloudError if the cloud is empty, not finite, of another width or too small.
     """
-    answer: Floats = values(program, cloud)[program.steps[-1].output][0]
-    return answer
+    output = program.steps[-1].output
+    answer: Floats = values(program, cloud)[output]
+    return answer[0] if program.values[output].rows is Rows.CLOUD else answer
 
 
 def values(program: Program, cloud: ArrayLike) -> list[Array]:
     """Return all values of a run in the order of Program.values; the first is the cloud as the network sees it.
 
-    FLOAT values are float32 (rows, channels), BITS values uint64 (rows, words). Raises CloudError as `run`.
+    FLOAT values are float32 (rows, channels), BITS values uint64 (rows, words), INDEX values int32 (rows, channels).
+    Raises CloudError as `run`.
     """
-    found: dict[int, Array] = {0: prepare(cloud, program.points, program.normalize)}
+    made_ready = prepare_rows if isinstance(program.plan, Sampling) else prepare
+    found: dict[int, Array] = {0: made_ready(cloud, program.points, program.normalize)}
     for index, each in enumerate(program.steps):
         found[each.output] = step(program, index, [found[i] for i in each.inputs], len(found[0]))
     return [found[i] for i in range(len(program.values))]
@@ -55,14 +67,20 @@ def values(program: Program, cloud: ArrayLike) -> list[Array]:
 def step(program: Program, index: int, inputs: list[Array], rows: int) -> Array:
     """Return the output of step `index` alone, from its inputs and the number of points.
 
-    Raises CloudError if an input is not as Program.values says.
+    Raises CloudError if an input is not as Program.values says, or the cloud is too small for a search.
     """
     this = program.steps[index]
-    for at, x in zip(this.inputs, inputs, strict=True):
-        value = program.values[at]
-        check(value, x, rows if value.rows is Rows.POINT else 1)
+    read, written = tuple(program.values[at] for at in this.inputs), program.values[this.output]
+    plan = program.plan if isinstance(program.plan, Sampling) else Sampling()
+    for value, x in zip(read, inputs, strict=True):
+        check(value, x, plan.count(rows, value.level) * value.each if value.rows is Rows.POINT else 1)
+        if value.kind is Kind.INDEX:
+            check_index(value, x, len(inputs[0]))  # of GATHER, nobody else reads any
     with np.errstate(all="ignore"):  # infinities and NaN go their way in silence, as in the engine
-        return OPS[this.op](Layer(this.blobs, this.activation, program.values[this.inputs[0]].channels), *inputs)
+        if this.op in points.OPS:
+            return points.OPS[this.op](points.PointStep(this, read, written, plan.count(rows, written.level)), *inputs)
+        pooled = read[0].each if written.rows is Rows.POINT else 0
+        return OPS[this.op](Layer(this.blobs, this.activation, read[0].channels, pooled), *inputs)
 
 
 def linear(this: Layer, x: Floats) -> Floats:
@@ -96,14 +114,15 @@ def transform(this: Layer, x: Floats, m: Floats) -> Floats:
 
 def pool_max(this: Layer, x: Floats) -> Floats:
     """POOL_MAX: the largest of each channel."""
-    largest: Floats = x.max(axis=0, keepdims=True)
+    largest: Floats = _pooled(this, x).max(axis=1)
     return largest
 
 
 def pool_mean(this: Layer, x: Floats) -> Floats:
     """POOL_MEAN: the mean of each channel, summed in row order in float64."""
-    mean: Floats = (_total(x, axis=0) / len(x)).astype(np.float32)
-    return mean[None]
+    rows = _pooled(this, x)
+    mean: Floats = (_total(rows, axis=1) / rows.shape[1]).astype(np.float32)
+    return mean
 
 
 def row_mean_abs(this: Layer, x: Floats) -> Floats:
@@ -125,12 +144,12 @@ def binary_linear_bits(this: Layer, x: Words) -> Words:
 
 def binary_max(this: Layer, x: Words) -> Floats:
     """BINARY_MAX: the largest product over the rows."""
-    return scaled(this, dots(this, x).max(axis=0, keepdims=True).astype(np.float32))
+    return scaled(this, _pooled(this, dots(this, x)).max(axis=1).astype(np.float32))
 
 
 def binary_max_bits(this: Layer, x: Words) -> Words:
     """BINARY_MAX_BITS: the sign of the largest product over the rows, which has the fewest mismatches."""
-    least = mismatches(x, this.blobs["weight"]).min(axis=0, keepdims=True)
+    least = _pooled(this, mismatches(x, this.blobs["weight"])).min(axis=1)
     return pack_minus(least > this.blobs["limit"])
 
 
@@ -150,9 +169,10 @@ def dots(this: Layer, x: Words) -> Integers:
 
 
 def mean_dot(this: Layer, x: Words) -> Floats:
-    """Return the products' mean over the rows (1, C): an exact sum, rounded, divided in float32."""
-    total = dots(this, x).sum(axis=0, keepdims=True)  # of integers: no order to keep
-    mean: Floats = total.astype(np.float32) / np.float32(len(x))
+    """Return the products' mean over the rows of each pool (pools, C): an exact sum, rounded, divided in float32."""
+    rows = _pooled(this, dots(this, x))
+    total = rows.sum(axis=1)  # of integers: no order to keep
+    mean: Floats = total.astype(np.float32) / np.float32(rows.shape[1])
     return mean
 
 
@@ -177,15 +197,26 @@ OPS: dict[Op, Callable[..., Array]] = {
     Op.BINARY_MEAN: binary_mean,
     Op.BINARY_MEAN_BITS: binary_mean_bits,
 }
+DTYPES = {Kind.FLOAT: np.dtype(np.float32), Kind.BITS: np.dtype(np.uint64), Kind.INDEX: np.dtype(np.int32)}
 
 
 def check(value: Value, x: Array, rows: int) -> None:
     """Raise CloudError if `x` is not what the value says, with that many rows."""
-    packed = value.kind is Kind.BITS
-    shape = (rows, words(value.channels) if packed else value.channels)
-    dtype = np.dtype(np.uint64 if packed else np.float32)
+    shape = (rows, words(value.channels) if value.kind is Kind.BITS else value.channels)
+    dtype = DTYPES[value.kind]
     if x.shape != shape or x.dtype != dtype:
         raise CloudError(f"value {value.name!r}: expected {dtype} {shape}, found {x.dtype} {x.shape}")
+
+
+def check_index(value: Value, x: Array, rows: int) -> None:
+    """Raise CloudError if an index (rows, k) names a row that a value of so many rows has not."""
+    if x.min() < 0 or x.max() >= rows:
+        raise CloudError(f"value {value.name!r}: expected rows of 0 to {rows - 1}, found {x.min()} to {x.max()}")
+
+
+def _pooled(this: Layer, x: Array) -> Array:
+    """Return x (R, C) as (pools, rows, C)."""
+    return x.reshape(-1, this.pooled or len(x), x.shape[1])
 
 
 def _total(x: Floats, axis: int) -> NDArray[np.float64]:
