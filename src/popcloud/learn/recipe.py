@@ -16,7 +16,13 @@ from popcloud.learn.binarizers import BINARIZERS
 from popcloud.learn.fields import Checked, differing, several_classes
 from popcloud.learn.layers import POOLS
 
-__all__ = ["Augmentation", "Recipe", "differing", "document", "load", "parse"]
+__all__ = ["Augmentation", "Network", "Recipe", "Training", "differing", "document", "load", "parse"]
+
+Choices = Mapping[str, Callable[[], list[str]]]
+COMMON_CHOICES: dict[str, Callable[[], list[str]]] = {
+    "binarizer": lambda: list(dict.fromkeys([*BINARIZERS, "real"])),
+    "pool": lambda: list(POOLS),
+}
 
 
 class Augmentation(Checked):
@@ -48,35 +54,17 @@ class Augmentation(Checked):
         return Augment(**self.model_dump())
 
 
-class Recipe(Checked):
-    """Every choice of a run. Equal recipes on one machine give equal weights, bit for bit."""
+class Network(Checked):
+    """What is trained, whatever it learns; a task's own fields come next, then those of Training."""
 
-    choices: ClassVar[Mapping[str, Callable[[], list[str]]]] = {
-        "backbone": lambda: list(BACKBONES),
-        "binarizer": lambda: list(dict.fromkeys([*BINARIZERS, "real"])),
-        "pool": lambda: list(POOLS),
-        "dataset": lambda: list(DATASETS),
-    }
-
-    task: Literal["classification"] = Field(default="classification", description="one class per cloud")
-    backbone: str = Field(default="pointnet_vanilla", description="the network")
+    task: str = Field(default="", description="what is learnt")
+    backbone: str = Field(default="", description="the network")
     binarizer: str = Field(default="lsr", description="how signs are trained; 'real' is the real-valued twin")
     pool: str = Field(default="ema-max", description="how a cloud's points become one row")
 
-    dataset: str = Field(default="shapes", description="the data set")
-    root: str | None = Field(default=None, description="folder of the data set; none for a generated one")
-    classes: tuple[str, ...] | None = Field(default=None, description="only these classes, two at least, in this order")
-    points: int = Field(default=1024, ge=1, le=1 << 20, description="points per cloud")
-    train_size: int | None = Field(
-        default=None, ge=2, le=10_000_000, description="clouds of the training split; null: all"
-    )
-    test_size: int | None = Field(default=None, ge=1, le=10_000_000, description="clouds of the test split; null: all")
-    data_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of generated or sampled clouds")
-    validation: float = Field(
-        default=0.1, ge=0, le=0.5, description="share of each training class kept to choose the epoch"
-    )
-    validation_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of the validation split")
-    augment: Augmentation = Field(default=Augmentation(), description="changes to training clouds")
+
+class Training(Checked):
+    """How weights move and where that runs, whatever is learnt."""
 
     epochs: int = Field(default=60, ge=1, le=100_000, description="passes over the training clouds")
     batch: int = Field(default=32, ge=2, le=65_536, description="clouds per step")
@@ -111,7 +99,38 @@ class Recipe(Checked):
     )
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
 
+
+class Classification(Network):
+    """What is learnt from which clouds, of networks with one class per cloud."""
+
+    task: Literal["classification"] = Field(default="classification", description="one class per cloud")
+    backbone: str = Field(default="pointnet_vanilla", description="the network")
+
+    dataset: str = Field(default="shapes", description="the data set")
+    root: str | None = Field(default=None, description="folder of the data set; none for a generated one")
+    classes: tuple[str, ...] | None = Field(default=None, description="only these classes, two at least, in this order")
+    points: int = Field(default=1024, ge=1, le=1 << 20, description="points per cloud")
+    train_size: int | None = Field(
+        default=None, ge=2, le=10_000_000, description="clouds of the training split; null: all"
+    )
+    test_size: int | None = Field(default=None, ge=1, le=10_000_000, description="clouds of the test split; null: all")
+    data_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of generated or sampled clouds")
+    validation: float = Field(
+        default=0.1, ge=0, le=0.5, description="share of each training class kept to choose the epoch"
+    )
+    validation_seed: int = Field(default=0, ge=0, lt=1 << 63, description="chance of the validation split")
+    augment: Augmentation = Field(default=Augmentation(), description="changes to training clouds")
+
     _several = field_validator("classes")(several_classes)
+
+
+class Recipe(Training, Classification):
+    """Every choice of a run. Equal recipes on one machine give equal weights, bit for bit."""
+
+    choices: ClassVar[Choices] = COMMON_CHOICES | {
+        "backbone": lambda: list(BACKBONES),
+        "dataset": lambda: list(DATASETS),
+    }
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
