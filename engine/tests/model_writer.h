@@ -65,12 +65,24 @@ struct Convolution {
   uint32_t groups = 0;  // 0: not shifted
 };
 
+// What the record of a value says.
+struct Made {
+  Kind kind;
+  Rows rows;
+  uint32_t channels, level = 0, each = 1;
+};
+
 // Collects values, steps and blobs with random constants and lays them out.
 class Writer {
  public:
-  explicit Writer(unsigned seed) : rng_(seed) { value(Kind::kFloat, Rows::kPoint, 3, 0); }
-  Writer(unsigned seed, const Grid& grid, uint32_t features) : rng_(seed), grid_(grid), features_(features) {
-    value(Kind::kFloat, Rows::kSites, features, 0);
+  explicit Writer(unsigned seed) : rng_(seed) { value({Kind::kFloat, Rows::kPoint, 3}); }
+  Writer(unsigned seed, const Grid& grid, uint32_t features)
+      : version_(2), rng_(seed), grid_(grid), features_(features) {
+    value({Kind::kFloat, Rows::kSites, features});
+  }
+  Writer(unsigned seed, const Sampling& sampling, uint32_t features)
+      : version_(4), rng_(seed), sampling_(sampling), features_(features) {
+    value({Kind::kFloat, Rows::kPoint, features});
   }
 
   bool halves = false;  // whether LINEAR's weights are float16, of networks on a grid
@@ -94,18 +106,26 @@ class Writer {
     if (op == Op::kBinaryMeanBits) *blob++ = floats({channels});
     if (op == Op::kBinaryLinear || op == Op::kBinaryMax || op == Op::kBinaryMean)
       *blob++ = floats({1}), *blob++ = floats({channels});
+    const Kind kind = bits ? Kind::kBits : Kind::kFloat;
     step.output =
-        value(bits ? Kind::kBits : Kind::kFloat, pools(op) ? Rows::kCloud : x.rows, channels, x.level);
+        value(pools(op) ? Made{kind, Rows::kCloud, channels} : Made{kind, x.rows, channels, x.level, x.each});
+    steps_.push_back(step);
+    return step.output;
+  }
+
+  // Adds a step with the blobs of those numbers, as it is said; returns its value.
+  int32_t step(Op op, const std::vector<int32_t>& inputs, const Made& output,
+               const std::vector<int32_t>& blobs = {}, Activation act = Activation::kNone) {
+    Record step(op, inputs, act);
+    std::copy(blobs.begin(), blobs.end(), step.blobs);
+    step.output = value(output);
     steps_.push_back(step);
     return step.output;
   }
 
   // Adds a step of ops 17 to 20, whose output is of the input's kind; returns its value.
   int32_t sites(Op op, std::vector<int32_t> inputs, uint32_t channels, uint32_t level) {
-    Record step(op, inputs, Activation::kNone);
-    step.output = value(at(inputs[0]).kind, Rows::kSites, channels, level);
-    steps_.push_back(step);
-    return step.output;
+    return step(op, inputs, {at(inputs[0]).kind, Rows::kSites, channels, level});
   }
 
   // Adds a convolution; returns the first of its values.
@@ -117,8 +137,8 @@ class Writer {
     Record step(binary ? Op::kBinarySparseConv : Op::kSparseConv, inputs, what.activation);
     uint32_t signs = 0, maps = 0, terms = (what.step ? 8 : 27) * x.channels;
     for (const char* kind = what.kinds; *kind; ++kind) {
-      int32_t made = value(*kind == 'B' ? Kind::kBits : Kind::kFloat, Rows::kSites, channels,
-                           x.level + static_cast<uint32_t>(what.step));
+      int32_t made = value({*kind == 'B' ? Kind::kBits : Kind::kFloat, Rows::kSites, channels,
+                            x.level + static_cast<uint32_t>(what.step)});
       if (kind == what.kinds)
         step.output = made;
       else
@@ -135,11 +155,39 @@ class Writer {
     return step.output;
   }
 
+  // Blobs; each returns its number.
+  template <class T>
+  int32_t array(Type type, std::vector<uint32_t> shape, const std::vector<T>& elements) {
+    Blob made{{static_cast<uint32_t>(type), size32(shape), shape[0], shape.size() > 1 ? shape[1] : 0, 0, 0},
+              {}};
+    made.bytes.resize(elements.size() * sizeof(T));
+    std::memcpy(made.bytes.data(), elements.data(), made.bytes.size());
+    blobs_.push_back(made);
+    return static_cast<int32_t>(blobs_.size()) - 1;
+  }
+  int32_t floats(std::vector<uint32_t> shape) {
+    std::vector<float> elements(shape[0] * (shape.size() > 1 ? shape[1] : 1));
+    std::normal_distribution<float> normal(0, shape.size() > 1 ? 0.3f : 1.0f);
+    for (float& e : elements) e = normal(rng_);
+    return array(Type::kF32, shape, elements);
+  }
+  int32_t weight(uint32_t inputs, uint32_t channels) {
+    std::vector<uint64_t> elements(words_of(inputs) * channels);
+    for (uint64_t& e : elements) e = rng_();
+    if (inputs % 64)
+      for (size_t i = elements.size() - channels; i < elements.size(); ++i)
+        elements[i] &= (1ull << inputs % 64) - 1;
+    return array(Type::kU64, {static_cast<uint32_t>(words_of(inputs)), channels}, elements);
+  }
+  int32_t integers(const std::vector<int32_t>& all) { return array(Type::kI32, {size32(all)}, all); }
+  int32_t one(float number) { return array<float>(Type::kF32, {1}, {number}); }
+
   Bytes file(uint32_t classes) const {
     std::string names;
     for (size_t i = 0; i < values_.size(); ++i) names += "value " + std::to_string(i) + '\0';
     for (uint32_t i = 0; i < classes; ++i) names += "class " + std::to_string(i) + '\0';
-    for (uint32_t i = 0; i < features_; ++i) names += "feature " + std::to_string(i) + '\0';
+    for (uint32_t i = 0; i < features_; ++i)
+      names += (version_ == 4 && i < 3 ? std::string(1, "xyz"[i]) : "feature " + std::to_string(i)) + '\0';
     size_t steps = up64(256 + 16 * values_.size()), blobs = up64(steps + 64 * steps_.size());
     size_t text = up64(blobs + 40 * blobs_.size()), data = up64(text + names.size());
     Bytes file(data);
@@ -147,7 +195,7 @@ class Writer {
     for (size_t i = 0; i < values_.size(); ++i) {
       const Made& made = values_[i];
       const uint32_t record[] = {static_cast<uint32_t>(made.kind), static_cast<uint32_t>(made.rows),
-                                 made.channels, made.level};
+                                 made.channels, made.level | (made.each == 1 ? 0 : made.each) << 16};
       std::memcpy(&file[256 + 16 * i], record, sizeof record);
     }
     for (size_t i = 0; i < steps_.size(); ++i) std::memcpy(&file[steps + 64 * i], &steps_[i], 64);
@@ -167,11 +215,6 @@ class Writer {
   }
 
  private:
-  struct Made {
-    Kind kind;
-    Rows rows;
-    uint32_t channels, level;
-  };
   struct Record {
     Record(Op op, const std::vector<int32_t>& reads, Activation act)
         : op(static_cast<uint32_t>(op)), activation(static_cast<uint32_t>(act)) {
@@ -192,15 +235,20 @@ class Writer {
   };
 
   void put_header(Bytes& file, const Sections& at, uint32_t classes) const {
-    bool on_grid = features_ > 0;
     std::memcpy(file.data(), "POPCLOUD", 8);
-    put<uint32_t>(file, 8, on_grid ? (halves ? 3 : 2) : 1);
+    put<uint32_t>(file, 8, version_ + halves);
     const uint32_t counts[] = {0, 0, size32(values_), size32(steps_), size32(blobs_), classes, 0, features_};
     std::memcpy(&file[24], counts, sizeof counts);
     const uint64_t offsets[] = {256, at.steps, at.blobs, at.names, at.names_bytes, at.data, 0, at.data};
     std::memcpy(&file[56], offsets, sizeof offsets);
-    std::memcpy(&file[128], on_grid ? "grid" : "none", 4);
-    if (!on_grid) return;
+    const std::string plan = version_ == 4 ? "points" : version_ == 2 ? "grid" : "none";
+    std::memcpy(&file[128], plan.data(), plan.size());
+    if (version_ == 4) {
+      put<uint32_t>(file, 144, size32(sampling_.ratios));
+      for (size_t i = 0; i < sampling_.ratios.size(); ++i)
+        put<double>(file, 176 + 8 * i, sampling_.ratios[i]);
+    }
+    if (version_ != 2) return;
     put<int32_t>(file, 144, static_cast<int32_t>(grid_.levels));
     put<int32_t>(file, 148, static_cast<int32_t>(grid_.size));
     put<double>(file, 176, grid_.edge);
@@ -211,24 +259,9 @@ class Writer {
     return static_cast<uint32_t>(list.size());
   }
   const Made& at(int32_t value) const { return values_[static_cast<size_t>(value)]; }
-  int32_t value(Kind kind, Rows rows, uint32_t channels, uint32_t level) {
-    values_.push_back({kind, rows, channels, level});
+  int32_t value(const Made& made) {
+    values_.push_back(made);
     return static_cast<int32_t>(values_.size()) - 1;
-  }
-  template <class T>
-  int32_t array(Type type, std::vector<uint32_t> shape, const std::vector<T>& elements) {
-    Blob made{{static_cast<uint32_t>(type), size32(shape), shape[0], shape.size() > 1 ? shape[1] : 0, 0, 0},
-              {}};
-    made.bytes.resize(elements.size() * sizeof(T));
-    std::memcpy(made.bytes.data(), elements.data(), made.bytes.size());
-    blobs_.push_back(made);
-    return static_cast<int32_t>(blobs_.size()) - 1;
-  }
-  int32_t floats(std::vector<uint32_t> shape) {
-    std::vector<float> elements(shape[0] * (shape.size() > 1 ? shape[1] : 1));
-    std::normal_distribution<float> normal(0, shape.size() > 1 ? 0.3f : 1.0f);
-    for (float& e : elements) e = normal(rng_);
-    return array(Type::kF32, shape, elements);
   }
   // Both signs, normal and subnormal, up to 2 in size.
   int32_t half_floats(uint32_t rows, uint32_t columns) {
@@ -246,17 +279,10 @@ class Writer {
     for (int8_t& e : elements) e = static_cast<int8_t>(static_cast<int>(rng_() % 3) - 1);
     return array(Type::kI8, {groups, 3}, elements);
   }
-  int32_t weight(uint32_t inputs, uint32_t channels) {
-    std::vector<uint64_t> elements(words_of(inputs) * channels);
-    for (uint64_t& e : elements) e = rng_();
-    if (inputs % 64)
-      for (size_t i = elements.size() - channels; i < elements.size(); ++i)
-        elements[i] &= (1ull << inputs % 64) - 1;
-    return array(Type::kU64, {static_cast<uint32_t>(words_of(inputs)), channels}, elements);
-  }
-
+  uint32_t version_ = 1;  // one more with halves
   std::mt19937_64 rng_;
   Grid grid_{};
+  Sampling sampling_;
   uint32_t features_ = 0;
   std::vector<Made> values_;
   std::vector<Record> steps_;
@@ -305,6 +331,39 @@ inline Bytes scene_network(unsigned seed, size_t size = 5, uint32_t channels = 1
   z = w.sites(Op::kAdd, {z, w.sites(Op::kUnpool, {below}, wide, 0)}, wide, 0);
   w.add(Op::kLinear, {z}, kClasses);
   return w.file(kClasses);
+}
+
+// A network on points with a class for each, in which every op of such networks occurs. It needs 10 points.
+inline Bytes points_network(unsigned seed) {
+  constexpr Kind kF = Kind::kFloat, kB = Kind::kBits, kI = Kind::kIndex;
+  constexpr Rows kP = Rows::kPoint;
+  Writer w(seed, Sampling{{0.5, 0.3}}, 4);
+  int32_t xyz = w.step(Op::kSlice, {0}, {kF, kP, 3}, {w.integers({0, 3})});
+  int32_t far = w.step(Op::kFarthestPoints, {xyz}, {kI, kP, 1, 1});
+  int32_t few = w.step(Op::kGather, {xyz, far}, {kF, kP, 3, 1});
+  int32_t ball = w.step(Op::kBall, {few, xyz}, {kI, kP, 4, 1}, {w.one(9)});
+  int32_t moved =
+      w.step(Op::kSubtract, {w.step(Op::kGather, {xyz, ball}, {kF, kP, 3, 1, 4}), few}, {kF, kP, 3, 1, 4});
+  int32_t wide = w.add(Op::kLinear, {moved}, 9, Activation::kSigmoid);
+  int32_t y = w.step(Op::kProduct, {wide, w.add(Op::kLinear, {moved}, 8)}, {kF, kP, 72, 1});
+  y = w.step(Op::kMultiply, {y, w.step(Op::kDensity, {few}, {kF, kP, 1, 1}, {w.one(0.5f)})}, {kF, kP, 72, 1});
+  int32_t like = w.step(Op::kNearestFeatures, {y, y}, {kI, kP, 3, 1}, {w.integers({2})});
+  int32_t mean = w.step(Op::kPoolMean, {w.step(Op::kGather, {y, like}, {kF, kP, 72, 1, 3})}, {kF, kP, 72, 1});
+  int32_t bits = w.add(Op::kBinarize, {mean}, 72);
+  int32_t same = w.step(Op::kNearestSigns, {bits, bits}, {kI, kP, 2, 1}, {w.integers({1})});
+  bits =
+      w.step(Op::kConcat, {w.step(Op::kGather, {bits, same}, {kB, kP, 72, 1, 2}), bits}, {kB, kP, 144, 1, 2});
+  y = w.step(Op::kBinaryGroups, {bits}, {kF, kP, 10, 1, 2},
+             {w.weight(72, 10), w.floats({1}), w.floats({10}), w.integers({2})}, Activation::kHardtanh);
+  y = w.step(Op::kBinarySum, {bits, y}, {kF, kP, 10, 1, 2},
+             {w.weight(144, 30), w.floats({3, 10}), w.floats({10})}, Activation::kRelu);
+  y = w.step(Op::kReshape, {y}, {kF, kP, 20, 1});
+  y = w.step(Op::kConcat, {y, w.add(Op::kPoolMax, {y}, 20)}, {kF, kP, 40, 1});
+  int32_t back = w.step(Op::kNearest, {xyz, few}, {kI, kP, 2}, {w.integers({3})});
+  y = w.step(Op::kPoolMax, {w.step(Op::kGather, {y, back}, {kF, kP, 40, 0, 2})}, {kF, kP, 40});
+  w.step(Op::kLinearGroups, {y}, {kF, kP, kClasses + 1},
+         {w.floats({10, kClasses + 1}), w.floats({kClasses + 1}), w.integers({4})}, Activation::kRelu);
+  return w.file(kClasses + 1);
 }
 
 // A file of its own, gone with this.
