@@ -15,6 +15,7 @@
 #include "program.h"
 #include "python_arrays.h"
 #include "python_grid.h"
+#include "python_points.h"
 #include "python_scene.h"
 #include "python_sparse.h"
 #include "threads.h"
@@ -146,43 +147,68 @@ void load(Engine* self, nb::handle path, const std::optional<std::string>& kerne
   new (self) Engine(name, Options{kernels.value_or(""), threads, fuse, unique_rows, early_exit});
 }
 
-Cloud check_cloud(const In<float, 2>& cloud) {
-  if (cloud.shape(1) != 3)
-    throw Error(Fault::kCloud, "a cloud has " + std::to_string(cloud.shape(1)) +
-                                   " columns, expected x, y, z; pass those alone");
+Cloud check_cloud(const In<float, 2>& cloud, const Engine& engine) {
+  if (cloud.shape(1) != engine.columns())
+    throw Error(Fault::kCloud, "a cloud has " + std::to_string(cloud.shape(1)) + " columns, expected " +
+                                   (engine.sampling() ? "the model's " + std::to_string(engine.columns()) +
+                                                            "; pass those that `features` names"
+                                                      : "x, y, z; pass those alone"));
   return {cloud.data(), cloud.shape(0)};
 }
 
-Out<float> run(Engine& engine, const std::vector<In<float, 2>>& arrays) {
+// An array of each cloud's answers (points, classes), of one memory.
+nb::list split(Out<float> all, const std::vector<Cloud>& clouds) {
+  nb::object whole = nb::cast(all);
+  nb::list list;
+  size_t first = 0;
+  for (const Cloud& cloud : clouds) {
+    list.append(whole[nb::slice(nb::int_(first), nb::int_(first + cloud.points), nb::none())]);
+    first += cloud.points;
+  }
+  return list;
+}
+
+nb::object run(Engine& engine, const std::vector<In<float, 2>>& arrays) {
   std::vector<Cloud> clouds;
-  for (const In<float, 2>& array : arrays) clouds.push_back(check_cloud(array));
-  Fresh<float> out({clouds.size(), engine.classes().size()});
+  size_t rows = 0;
+  for (const In<float, 2>& array : arrays) {
+    clouds.push_back(check_cloud(array, engine));
+    rows += engine.per_point() ? clouds.back().points : 1;
+  }
+  Fresh<float> out({rows, engine.classes().size()});
   {
     nb::gil_scoped_release free;
     engine.run(clouds.data(), clouds.size(), out.get());
   }
-  return out.give();
+  return engine.per_point() ? nb::object(split(out.give(), clouds)) : nb::cast(out.give());
 }
 
-nb::object step(Engine& engine, size_t index, const std::vector<Any>& inputs, size_t rows) {
+nb::object step(Engine& engine, size_t index, const std::vector<Any>& inputs, size_t points) {
   const Wiring& wiring = checked_step(engine, index, inputs.size());
   std::vector<const void*> data;
-  for (size_t i = 0; i < inputs.size(); ++i)
-    data.push_back(checked(engine.values()[wiring.inputs[i]], rows, inputs[i]));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const size_t value = wiring.inputs[i];
+    data.push_back(checked(engine.values()[value], engine.rows(value, points), inputs[i]));
+  }
   const Value& value = engine.values()[wiring.outputs[0]];
+  const std::vector<size_t> shape = shape_of(value, engine.rows(wiring.outputs[0], points));
   auto answer = [&](auto out) {
     {
       nb::gil_scoped_release free;
-      engine.step(index, data.data(), rows, out.get());
+      engine.step(index, data.data(), points, out.get());
     }
     return nb::cast(out.give());
   };
-  if (value.kind == Kind::kFloat) return answer(Fresh<float>(shape_of(value, rows)));
-  return answer(Fresh<uint64_t>(shape_of(value, rows)));
+  if (value.kind == Kind::kFloat) return answer(Fresh<float>(shape));
+  if (value.kind == Kind::kIndex) return answer(Fresh<int32_t>(shape));
+  return answer(Fresh<uint64_t>(shape));
 }
 
 Out<float> prepared(const In<float, 2>& array, size_t count, const std::string& how) {
-  Cloud cloud = check_cloud(array);
+  if (array.shape(1) != 3)
+    throw Error(Fault::kCloud, "a cloud has " + std::to_string(array.shape(1)) +
+                                   " columns, expected x, y, z; pass those alone");
+  const Cloud cloud{array.data(), array.shape(0)};
   std::vector<float> xyz;
   {
     nb::gil_scoped_release free;
@@ -194,17 +220,18 @@ Out<float> prepared(const In<float, 2>& array, size_t count, const std::string& 
 }
 
 std::vector<double> profile(Engine& engine, const In<float, 2>& array, int repeats) {
-  Cloud cloud = check_cloud(array);
+  Cloud cloud = check_cloud(array, engine);
   nb::gil_scoped_release free;
   return engine.profile(cloud, repeats);
 }
 
-using ValueTuple = std::tuple<std::string, int, int, size_t, size_t>;
+using ValueTuple = std::tuple<std::string, int, int, size_t, size_t, size_t>;
 
 std::vector<ValueTuple> values(const Engine& engine) {
   std::vector<ValueTuple> list;
   for (const Value& v : engine.values())
-    list.emplace_back(v.name, static_cast<int>(v.kind), static_cast<int>(v.rows), v.channels, v.level);
+    list.emplace_back(v.name, static_cast<int>(v.kind), static_cast<int>(v.rows), v.channels, v.level,
+                      v.each);
   return list;
 }
 
@@ -214,6 +241,11 @@ std::vector<StepTuple> steps(const Engine& engine) {
   std::vector<StepTuple> list;
   for (const Wiring& w : engine.steps()) list.emplace_back(w.inputs, w.outputs);
   return list;
+}
+
+std::optional<std::vector<double>> sampling(const Engine& engine) {
+  if (!engine.sampling()) return std::nullopt;
+  return engine.sampling()->ratios;
 }
 
 // Error becomes the class of popcloud.errors that its fault names.
@@ -272,6 +304,7 @@ NB_MODULE(_engine, m) {
 
   bind_grid(m);
   bind_sparse(m);
+  bind_points(m);
 
   nb::class_<Matrix>(m, "Matrix", "Binary weights (W, C), prepared once for one kernel table.")
       .def(nb::init<In<uint64_t, 2>, size_t, const std::string&>(), "w_bits"_a.noconvert(), "inputs"_a,
@@ -292,11 +325,16 @@ NB_MODULE(_engine, m) {
       .def_prop_ro("classes", &Engine::classes, "The class names.")
       .def_prop_ro("kernels", &Engine::kernels, "The kernel table in use.")
       .def_prop_ro("threads", &Engine::threads, "How many threads work.")
-      .def_prop_ro("values", values, "(name, kind, rows, channels, level) of each value.")
+      .def_prop_ro("per_point", &Engine::per_point, "Whether the answer has a row per point.")
+      .def_prop_ro("sampling", sampling, "Ratios of the levels of a network on points; None of others.")
+      .def_prop_ro("values", values, "(name, kind, rows, channels, level, each) of each value.")
       .def_prop_ro("steps", steps, "(inputs, outputs) of each step, indices into values.")
       .def("run", run, "clouds"_a.noconvert(),
-           "Answers (B, classes) to prepared clouds, each float32 (n, 3).")
-      .def("step", step, "index"_a, "inputs"_a.noconvert(), "rows"_a, "The output of one step alone.")
+           "Answers (B, classes) to prepared clouds, each float32 (n, 3), on points (n, columns); if "
+           "per_point, a "
+           "list of (n, classes).")
+      .def("step", step, "index"_a, "inputs"_a.noconvert(), "points"_a,
+           "The output of one step alone, of a cloud of so many points.")
       .def("profile", profile, "cloud"_a.noconvert(), "repeats"_a = 31,
            "Seconds per step on one thread, median over the repeats. Steps that run fused are timed apart, "
            "block of "
