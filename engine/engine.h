@@ -85,7 +85,8 @@ struct Options {
   bool early_exit = true;   // in max pooling, drop channels whose sign is already known
 };
 
-// One cloud, ready for the network (see prepare): xyz is (points, 3), row after row.
+// One cloud, ready for the network (see prepare): xyz is (points, 3), row after row; of a network on points
+// (points, columns), those of Engine::features().
 struct Cloud {
   const float* xyz;
   size_t points;
@@ -132,13 +133,23 @@ class Engine {
   const std::string& kernels() const;  // the table in use
   int threads() const;
 
-  // answers is (count, classes): row i belongs to clouds[i]. Several clouds are spread over the threads, one
-  // cloud is cut by rows or channels. Throws Error if a cloud has no points or more than 2^24.
+  // The levels of a network on points, null for others; whether the answer has a row per point of the cloud;
+  // how many columns a cloud has: 3 but on points.
+  const Sampling* sampling() const;
+  bool per_point() const;
+  size_t columns() const;
+  // How many rows a value has in a cloud of so many points.
+  size_t rows(size_t value, size_t points) const;
+
+  // answers is (count, classes): row i belongs to clouds[i]. If per_point(), it is (points, classes) for each
+  // cloud, cloud after cloud. Several clouds are spread over the threads, one cloud is cut by rows or
+  // channels. Throws Error if a cloud has no points or more than 2^24, and on points if a layer searches
+  // among too few or finds none.
   void run(const Cloud* clouds, size_t count, float* answers);
 
-  // Runs step `index` alone on one thread. inputs[i] and output have the shapes that values() tells; `rows`
-  // is the number of points.
-  void step(size_t index, const void* const* inputs, size_t rows, void* output);
+  // Runs step `index` alone on one thread. inputs[i] and output have the shapes that values() and rows()
+  // tell; `points` are those of the cloud. Throws Error(kCloud) for indices that are no rows, and as run.
+  void step(size_t index, const void* const* inputs, size_t points, void* output);
 
   // Seconds per step on one thread, the median of `repeats` runs. Fused steps are timed apart, block by
   // block; the search for equal rows belongs to the step that made them.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "points/sigmoid.h"
 #include "shortcuts.h"
 
 namespace popcloud {
@@ -26,6 +27,13 @@ float float_of(uint16_t half) {
   const uint32_t normal = (rest << 13) + (112u << 23);    // 112: how far the exponents' biases are apart
   if (rest >= 0x400) std::memcpy(&magnitude, &normal, sizeof magnitude);
   return half & 0x8000u ? -magnitude : magnitude;
+}
+
+void linear(const Layer& layer, const KernelTable& table, const float* x, size_t rows, float* out) {
+  const bool bent = layer.activation == Activation::kSigmoid;  // no kernel does it
+  table.linear(x, rows, layer.inputs, layer.dense, layer.bias, layer.channels,
+               bent ? Activation::kNone : layer.activation, out);
+  if (bent) sigmoid(out, rows * layer.channels);
 }
 
 void rprelu(const Layer& layer, const float* x, size_t rows, float* out) {
@@ -145,25 +153,41 @@ Layer::Layer(const Program& program, const Step& step, const KernelTable& table)
     : op(step.op),
       activation(step.activation),
       inputs(program.values[step.inputs[0]].channels),
-      channels(program.values[step.output()].channels) {
+      channels(program.values[step.output()].channels),
+      out(program.values[step.output()]) {
+  for (size_t input : step.inputs) in.emplace_back(program.values[input]);
   const std::vector<Blob>& blobs = step.blobs;
   if (op == Op::kLinear) dense = unhalved(blobs[0]), bias = blobs[1].floats();
   if (op == Op::kBinarize) threshold = blobs[0].floats();
   if (op == Op::kAffine) scale = widen(blobs[0]), bias = widen(blobs[1]);
   if (op == Op::kRprelu) shift = blobs[0].floats(), slope = blobs[1].floats(), offset = blobs[2].floats();
-  if (op < Op::kBinaryLinear) return;
-  weight = {blobs[0].words(), blobs[0].shape[0], blobs[0].shape[1], nullptr};
-  if (size_t bytes = table.prepared_bytes(weight.words, weight.channels)) {
-    void* prepared = prepared_.take<uint8_t>(bytes);
-    table.prepare(weight.bits, weight.words, weight.channels, prepared);
-    weight.prepared = prepared;
-  }
+  if (op >= Op::kFarthestPoints) take_points(blobs);
+  const bool signs = op >= Op::kBinaryLinear && op <= Op::kBinaryMeanBits;
+  if (!signs && op != Op::kBinaryGroups && op != Op::kBinarySum) return;
+  take_weight(blobs[0], table);
   if (op == Op::kBinaryLinearBits || op == Op::kBinaryMaxBits)
     limit = blobs[1].integers();
   else if (op == Op::kBinaryMeanBits)
     threshold = blobs[1].floats();
   else
-    scale = widen(blobs[1]), bias = widen(blobs[2]);
+    scale = op == Op::kBinarySum ? blobs[1].floats() : widen(blobs[1]), bias = widen(blobs[2]);
+}
+
+// The constants that ops on points alone have.
+void Layer::take_points(const std::vector<Blob>& blobs) {
+  if (op == Op::kBall || op == Op::kDensity) number = blobs[0].floats()[0];
+  if (op == Op::kLinearGroups) dense = blobs[0].floats(), bias = blobs[1].floats();
+  if (!blobs.empty() && blobs.back().data && blobs.back().type == Type::kI32)
+    integers = blobs.back().integers();
+}
+
+void Layer::take_weight(const Blob& blob, const KernelTable& table) {
+  weight = {blob.words(), blob.shape[0], blob.shape[1], nullptr};
+  if (size_t bytes = table.prepared_bytes(weight.words, weight.channels)) {
+    void* prepared = prepared_.take<uint8_t>(bytes);
+    table.prepare(weight.bits, weight.words, weight.channels, prepared);
+    weight.prepared = prepared;
+  }
 }
 
 // A blob of one element is repeated for every channel.
@@ -197,7 +221,7 @@ void run_rows(const Layer& layer, const KernelTable& table, const void* x, const
   size_t k = layer.inputs, c = layer.channels;
   switch (layer.op) {
     case Op::kLinear:
-      return table.linear(xf, rows, k, layer.dense, layer.bias, c, layer.activation, outf);
+      return linear(layer, table, xf, rows, outf);
     case Op::kBinarize:
       return table.binarize(xf, rows, c, layer.threshold, outb);
     case Op::kAffine:

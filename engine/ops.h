@@ -37,13 +37,27 @@ class Buffer {
 struct Scratch {
   Buffer matrix;                   // TRANSFORM's m + identity
   Buffer least, total;             // per channel, while pooling
+  Buffer sums;                     // per channel, of ops that add up several layers
   Buffer open, columns, prepared;  // early exit: undecided channels and their weights
   Buffer table;                    // unique rows: hash table
 
   size_t bytes() const {
-    return matrix.bytes() + least.bytes() + total.bytes() + open.bytes() + columns.bytes() +
+    return matrix.bytes() + least.bytes() + total.bytes() + sums.bytes() + open.bytes() + columns.bytes() +
            prepared.bytes() + table.bytes();
   }
+};
+
+// How the rows of an input or output lie.
+struct Operand {
+  explicit Operand(const Value& value)
+      : kind(value.kind),
+        channels(value.channels),
+        each(value.rows == Rows::kPoint ? value.each : 0),
+        row_bytes(value.row_bytes()) {}
+  Kind kind;
+  size_t channels;
+  size_t each;  // rows per point; 0: one row for the whole cloud
+  size_t row_bytes;
 };
 
 // A step with its constants as the kernels want them.
@@ -54,14 +68,20 @@ class Layer {
   Op op;
   Activation activation;
   size_t inputs, channels;       // of the first input and of the output
+  std::vector<Operand> in;       // all inputs
+  Operand out;                   // the first output
   PackedMatrix weight{};         // binary ops
   const float* dense = nullptr;  // LINEAR's weight, widened if the file has it in float16
   const float* threshold = nullptr;
   const int32_t* limit = nullptr;
   const float *scale = nullptr, *bias = nullptr;                      // `channels` long
   const float *shift = nullptr, *slope = nullptr, *offset = nullptr;  // RPRELU
+  const int32_t* integers = nullptr;  // on points: a dilation, columns or a number of groups
+  float number = 0;                   // a radius or a bandwidth
 
  private:
+  void take_points(const std::vector<Blob>& blobs);
+  void take_weight(const Blob& blob, const KernelTable& table);
   const float* widen(const Blob& blob);
   const float* unhalved(const Blob& blob);
 

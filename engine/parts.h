@@ -46,12 +46,17 @@ struct Engine::Parts {
 
   Network network() const { return {program, plan, layers, table, early_exit}; }
 
+  // How many floats the answer to a cloud of so many points has.
+  size_t answer_size(size_t points) const {
+    return rows_of(program, program.values[program.steps.back().output()], points) * program.classes.size();
+  }
+
   // Thread i takes clouds i, i + size, ...; its spaces are its own.
-  void run_many(const Cloud* clouds, size_t count, float* answers) {
+  void run_many(const Cloud* clouds, size_t count, float* const* answers) {
     Network net = network();
     pool.run([&](size_t thread) {
       for (size_t i = thread; i < count; i += pool.size())
-        walk(net, clouds[i], &spaces[thread], nullptr, nullptr, answers + i * program.classes.size());
+        walk(net, clouds[i], &spaces[thread], nullptr, nullptr, answers[i]);
     });
   }
 

@@ -8,6 +8,7 @@ namespace {
 // Half of a small first-level cache: the other half is for weights.
 constexpr size_t kBlockBytes = 24 * 1024;
 constexpr size_t kLeastBlockRows = 16, kMostBlockRows = 256;
+constexpr size_t kUsualPoints = 1024;  // to compare values whose rows depend on the cloud
 
 class Planner {
  public:
@@ -22,71 +23,100 @@ class Planner {
   }
 
   Plan make() {
+    if (options_.unique_rows) mark_unique();
     for (size_t s = 0; s < program_.steps.size();) {
-      Group group{s, s + 1, by_rows(s), kMostBlockRows, 0};
-      while (options_.fuse && group.by_rows && group.last < program_.steps.size() && joins(group))
+      Group group{s, s + 1, by_points(s), output(s).level, each_of(s), 0, 0};
+      while (options_.fuse && group.by_points && group.last < program_.steps.size() && joins(group))
         ++group.last;
       place(group);
       plan_.groups.push_back(group);
       s = group.last;
     }
-    if (options_.unique_rows) mark_unique();
     return std::move(plan_);
   }
 
  private:
   const Step& step(size_t s) const { return program_.steps[s]; }
   const Value& output(size_t s) const { return program_.values[step(s).output()]; }
-  bool by_rows(size_t s) const { return output(s).rows == Rows::kPoint; }
+  bool by_points(size_t s) const { return output(s).rows == Rows::kPoint && !stands_alone(step(s).op); }
 
-  // Does the step after the group read a float that the group makes? Then they gain by going together.
-  // Scratch has one matrix, so a group has at most one TRANSFORM.
+  // The most rows per point that a step reads or writes.
+  size_t each_of(size_t s) const {
+    size_t each = output(s).each;
+    for (size_t value : step(s).inputs) each = std::max(each, program_.values[value].each);
+    return each;
+  }
+
+  // Do the group and the step after it gain by going together? They do if it reads a float that the group
+  // makes; of a point's neighbours, which are many, anything it reads and writes is better off in the cache.
+  // Scratch has one matrix, so a group has at most one TRANSFORM. What is made unique is needed whole before,
+  // and so is what GATHER picks from.
   bool joins(const Group& group) const {
     const Step& next = step(group.last);
-    bool reads = false, transforms = false;
+    if (!by_points(group.last) || output(group.last).level != group.level ||
+        each_of(group.last) != group.each)
+      return false;
+    bool reads = group.each > 1;
     for (size_t s = group.first; s < group.last; ++s) {
-      transforms |= step(s).op == Op::kTransform;
-      for (size_t value : next.inputs) reads |= value == step(s).output() && output(s).kind == Kind::kFloat;
+      if (step(s).op == Op::kTransform && next.op == Op::kTransform) return false;
+      const size_t made = step(s).output();
+      for (size_t i = 0; i < next.inputs.size(); ++i) {
+        if (next.inputs[i] != made) continue;
+        if (plan_.unique[made] || (next.op == Op::kGather && i == 0)) return false;
+        reads |= output(s).kind == Kind::kFloat;
+      }
     }
-    return by_rows(group.last) && reads && !(transforms && next.op == Op::kTransform);
+    return reads;
   }
 
   // Gives every value that the group makes its place, then hands back what is not read after the group.
   void place(Group& group) {
-    size_t row_bytes = 0;
+    std::vector<size_t> inside;
+    size_t point_bytes = 0;
     for (size_t s = group.first; s < group.last; ++s) {
-      if (last_reader_[step(s).output()] < group.last && group.last - group.first > 1) {
-        plan_.places[step(s).output()] = {Place::kBlock, row_bytes};
-        row_bytes += output(s).row_bytes();
+      const size_t value = step(s).output();
+      if (last_reader_[value] < group.last && group.last - group.first > 1) {
+        inside.push_back(value);
+        point_bytes += output(s).each * output(s).row_bytes();
       } else {
-        plan_.places[step(s).output()] = {Place::kSlot, take_slot(output(s))};
+        plan_.places[value] = {Place::kSlot, take_slot(value)};
       }
     }
-    size_t rows = row_bytes ? kBlockBytes / row_bytes / 16 * 16 : kMostBlockRows;
-    group.block_rows = std::clamp(rows, kLeastBlockRows, kMostBlockRows);
-    group.block_bytes = group.block_rows * row_bytes;
+    const size_t least = least_points(group.each), most = std::max(least, kMostBlockRows / group.each);
+    const size_t points = point_bytes ? kBlockBytes / point_bytes / least * least : most;
+    group.block_points = std::clamp(points, least, most);
+    for (size_t value : inside) {
+      plan_.places[value] = {Place::kBlock, group.block_bytes};
+      const Value& v = program_.values[value];
+      group.block_bytes += (group.block_points * v.each * v.row_bytes() + 63) / 64 * 64;
+    }
     for (size_t value = 1; value < program_.values.size(); ++value) {
       const Place& at = plan_.places[value];
       if (at.where == Place::kSlot && last_reader_[value] < group.last) free_slot(value);
     }
   }
 
+  size_t usual_bytes(size_t value) const {
+    const Value& v = program_.values[value];
+    return rows_of(program_, v, kUsualPoints) * v.row_bytes();
+  }
+
   // The free slot that has to grow least for this value.
-  size_t take_slot(const Value& value) {
-    size_t best = plan_.slots.size(), bytes = value.row_bytes();
-    auto growth = [&](size_t i) {
-      size_t has = plan_.slots[i].row_bytes;
-      return bytes > has ? bytes - has : 0;
-    };
+  size_t take_slot(size_t value) {
+    const bool points = program_.values[value].rows == Rows::kPoint;
+    size_t best = plan_.slots.size(), bytes = usual_bytes(value);
+    auto growth = [&](size_t i) { return bytes > slot_bytes_[i] ? bytes - slot_bytes_[i] : 0; };
     for (size_t i = 0; i < plan_.slots.size(); ++i)
-      if (free_[i] && plan_.slots[i].rows == value.rows)
+      if (free_[i] && plan_.slots[i].points == points)
         if (best == plan_.slots.size() || growth(i) < growth(best)) best = i;
     if (best == plan_.slots.size()) {
-      plan_.slots.push_back({value.rows, 0});
+      plan_.slots.push_back({points, {}});
       free_.push_back(true);
+      slot_bytes_.push_back(0);
     }
     free_[best] = false;
-    plan_.slots[best].row_bytes = std::max(plan_.slots[best].row_bytes, bytes);
+    plan_.slots[best].values.push_back(value);
+    slot_bytes_[best] = std::max(slot_bytes_[best], bytes);
     return best;
   }
 
@@ -95,15 +125,15 @@ class Planner {
     last_reader_[value] = program_.steps.size() + 1;  // handed back once
   }
 
-  // A value's rows may be made unique if all that is ever done with them is a maximum: through any number of
-  // binary layers, which answer equal rows equally.
+  // A value's rows may be made unique if all that is ever done with them is a maximum over the cloud: through
+  // any number of binary layers, which answer equal rows equally.
   void mark_unique() {
     size_t values = program_.values.size();
     std::vector<bool> only_max(values, true), read(values, false);
     for (size_t s = program_.steps.size(); s-- > 0;)
       for (size_t value : step(s).inputs) {
         Op op = step(s).op;
-        bool max = op == Op::kBinaryMax || op == Op::kBinaryMaxBits;
+        bool max = (op == Op::kBinaryMax || op == Op::kBinaryMaxBits) && output(s).rows == Rows::kCloud;
         bool layer = op == Op::kBinaryLinearBits && read[step(s).output()] && only_max[step(s).output()];
         only_max[value] = only_max[value] && (max || layer);
         read[value] = true;
@@ -111,14 +141,15 @@ class Planner {
     for (size_t s = 0; s < program_.steps.size(); ++s) {
       size_t value = step(s).output();
       bool comes_unique = step(s).op == Op::kBinaryLinearBits && only_max[step(s).inputs[0]];
-      plan_.unique[value] =
-          by_rows(s) && output(s).kind == Kind::kBits && read[value] && only_max[value] && !comes_unique;
+      plan_.unique[value] = by_points(s) && output(s).each == 1 && output(s).kind == Kind::kBits &&
+                            read[value] && only_max[value] && !comes_unique;
     }
   }
 
   const Program& program_;
   const Options& options_;
   std::vector<size_t> last_reader_;
+  std::vector<size_t> slot_bytes_;  // by slot, of a cloud of the usual size
   std::vector<bool> free_;
   Plan plan_;
 };
@@ -126,5 +157,17 @@ class Planner {
 }  // namespace
 
 Plan make_plan(const Program& program, const Options& options) { return Planner(program, options).make(); }
+
+size_t points_at(const Program& program, size_t level, size_t points) {
+  return program.sampling ? program.sampling->count(points, level) : points;
+}
+
+size_t rows_of(const Program& program, const Value& value, size_t points) {
+  return value.rows == Rows::kPoint ? points_at(program, value.level, points) * value.each : 1;
+}
+
+bool stands_alone(Op op) { return (op >= Op::kFarthestPoints && op <= Op::kBall) || op == Op::kDensity; }
+
+size_t least_points(size_t each) { return (kLeastBlockRows + each - 1) / each; }
 
 }  // namespace popcloud

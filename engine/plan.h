@@ -8,23 +8,25 @@ namespace popcloud {
 struct Place {
   enum Where { kCaller, kSlot, kBlock };
   Where where;
-  size_t index;  // kSlot: which slot. kBlock: bytes per row of the values before it in its group's block
+  size_t index;  // kSlot: which slot. kBlock: how many bytes into its group's block
 };
 
-// A piece of memory that values use one after another.
+// A piece of memory that values use one after another. All of them are of points, or none is.
 struct Slot {
-  Rows rows;
-  size_t row_bytes;  // of its widest value
+  bool points;
+  std::vector<size_t> values;
 };
 
-// Steps [first, last) that are walked together, block of rows by block of rows, so that the floats between
-// them stay in the cache and, where nobody else reads them, are never stored whole. A step that pools, and
-// one that reads one row, is a group of its own.
+// Steps [first, last) that are walked together, block of points by block of points, so that what flows
+// between them stays in the cache and, where nobody else reads it, is never stored whole. A step that
+// searches, one that pools the whole cloud, and one that reads one row, is a group of its own.
 struct Group {
   size_t first, last;
-  bool by_rows;        // over the points of the cloud
-  size_t block_rows;   // a multiple of 16
-  size_t block_bytes;  // for the values that live in the block
+  bool by_points;  // of one level
+  size_t level;
+  size_t each;          // rows per point of the step that has the most
+  size_t block_points;  // their rows are a multiple of 16, or enough
+  size_t block_bytes;   // for the values that live in the block
 };
 
 struct Plan {
@@ -35,5 +37,15 @@ struct Plan {
 };
 
 Plan make_plan(const Program& program, const Options& options);
+
+// How many points a level of a program has in a cloud of so many, and how many rows a value.
+size_t points_at(const Program& program, size_t level, size_t points);
+size_t rows_of(const Program& program, const Value& value, size_t points);
+
+// Answers for all points at once: searches, and what weighs a point by all others.
+bool stands_alone(Op op);
+
+// Where steps share rows or points: no fewer of them than this at once.
+size_t least_points(size_t each);
 
 }  // namespace popcloud

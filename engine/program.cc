@@ -15,6 +15,20 @@ void check_cloud(const Cloud& cloud) {
                 "a cloud has " + std::to_string(cloud.points) + " points, expected 1 to 2^24; resample it");
 }
 
+// Indices that come from outside are rows of what they point to.
+void check_indices(const Program& program, const Step& step, size_t points, const void* const* inputs) {
+  if (step.op != Op::kGather) return;
+  const Value& index = program.values[step.inputs[1]];
+  const size_t rows = rows_of(program, program.values[step.inputs[0]], points);
+  const size_t count = rows_of(program, index, points) * index.channels;
+  auto numbers = static_cast<const int32_t*>(inputs[1]);
+  for (size_t i = 0; i < count; ++i)
+    if (numbers[i] < 0 || static_cast<size_t>(numbers[i]) >= rows)
+      throw Error(Fault::kCloud, "value '" + index.name + "': expected rows of 0 to " +
+                                     std::to_string(rows - 1) + ", found " + std::to_string(numbers[i]) +
+                                     "; give what its search found");
+}
+
 }  // namespace
 
 int choose_threads(int threads) {
@@ -45,38 +59,42 @@ const std::vector<std::string>& Engine::classes() const { return parts_->program
 const std::vector<Value>& Engine::values() const { return parts_->program.values; }
 const std::vector<Wiring>& Engine::steps() const { return parts_->steps; }
 const std::string& Engine::kernels() const { return parts_->kernels; }
+const Sampling* Engine::sampling() const {
+  return parts_->program.sampling ? &*parts_->program.sampling : nullptr;
+}
+bool Engine::per_point() const {
+  return parts_->program.values[parts_->program.steps.back().output()].rows != Rows::kCloud;
+}
+size_t Engine::columns() const { return parts_->program.sampling ? parts_->program.values[0].channels : 3; }
+size_t Engine::rows(size_t value, size_t points) const {
+  return rows_of(parts_->program, parts_->program.values[value], points);
+}
 int Engine::threads() const { return static_cast<int>(parts_->pool.size()); }
 
 void Engine::run(const Cloud* clouds, size_t count, float* answers) {
   Parts& p = *parts_;
   p.check_takes_clouds();
   std::for_each(clouds, clouds + count, check_cloud);
+  std::vector<float*> to;  // of each cloud
+  for (size_t i = 0; i < count; answers += p.answer_size(clouds[i++].points)) to.push_back(answers);
   std::lock_guard<std::mutex> lock(p.turn);
   // Whole rounds of clouds are spread over the threads, and so is the rest if it keeps most of them busy.
   size_t threads = p.pool.size(), rest = count % threads, spread = rest * 2 > threads ? count : count - rest;
-  if (spread) p.run_many(clouds, spread, answers);
+  if (spread) p.run_many(clouds, spread, to.data());
   Network net = p.network();
-  for (size_t i = spread; i < count; ++i)
-    walk(net, clouds[i], p.spaces.data(), &p.pool, nullptr, answers + i * p.program.classes.size());
+  for (size_t i = spread; i < count; ++i) walk(net, clouds[i], p.spaces.data(), &p.pool, nullptr, to[i]);
 }
 
-void Engine::step(size_t index, const void* const* inputs, size_t rows, void* output) {
+void Engine::step(size_t index, const void* const* inputs, size_t points, void* output) {
   Parts& p = *parts_;
   p.check_takes_clouds();
   if (index >= p.layers.size())
     throw Error(Fault::kEngine, "step " + std::to_string(index) + " does not exist; the model has " +
                                     std::to_string(p.layers.size()));
-  check_cloud({nullptr, rows});
+  check_cloud({nullptr, points});
+  check_indices(p.program, p.program.steps[index], points, inputs);
   std::lock_guard<std::mutex> lock(p.turn);
-  const Layer& layer = p.layers[index];
-  Scratch& scratch = p.spaces[0].scratch;
-  Channels all{0, layer.channels};
-  if (pools(layer.op)) return run_pool(layer, p.table, inputs[0], rows, all, p.early_exit, output, scratch);
-  const Step& step = p.program.steps[index];
-  const void* second = step.inputs.size() > 1 ? inputs[1] : nullptr;
-  if (layer.op == Op::kTransform) make_matrix(layer, static_cast<const float*>(second), scratch);
-  bool one = p.program.values[step.output()].rows == Rows::kCloud;
-  run_rows(layer, p.table, inputs[0], second, one ? 1 : rows, all, output, scratch);
+  walk_step(p.network(), index, points, inputs, output, p.spaces[0].scratch);
 }
 
 std::vector<double> Engine::profile(const Cloud& cloud, int repeats) {
@@ -86,7 +104,7 @@ std::vector<double> Engine::profile(const Cloud& cloud, int repeats) {
   std::lock_guard<std::mutex> lock(p.turn);
   size_t steps = p.layers.size(), times = static_cast<size_t>(std::max(1, repeats));
   std::vector<double> seconds(times * steps, 0.0), medians, one(times);
-  std::vector<float> answer(p.program.classes.size());
+  std::vector<float> answer(p.answer_size(cloud.points));
   Network net = p.network();
   walk(net, cloud, p.spaces.data(), nullptr, nullptr, answer.data());  // memory and caches
   for (size_t t = 0; t < times; ++t)

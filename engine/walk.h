@@ -30,4 +30,8 @@ struct Network {
 void walk(const Network& network, const Cloud& cloud, Workspace* spaces, Pool* pool, double* seconds,
           float* answer);
 
+// Runs one step here, on whole values of a cloud of so many points.
+void walk_step(const Network& network, size_t step, size_t points, const void* const* inputs, void* output,
+               Scratch& scratch);
+
 }  // namespace popcloud

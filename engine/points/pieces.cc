@@ -1,0 +1,107 @@
+#include "points/pieces.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace popcloud {
+namespace {
+
+size_t rows_of(const Operand& operand, size_t points) { return operand.each ? points * operand.each : 1; }
+
+void gather(const Layer& layer, const Piece& piece) {
+  const size_t count = rows_of(layer.out, piece.points), bytes = layer.out.row_bytes;
+  auto from = static_cast<const uint8_t*>(piece.inputs[0]);
+  auto rows = static_cast<const int32_t*>(piece.inputs[1]);
+  auto to = static_cast<uint8_t*>(piece.output);
+  for (size_t i = 0; i < count; ++i, to += bytes)
+    std::memcpy(to, from + static_cast<size_t>(rows[i]) * bytes, bytes);
+}
+
+struct Minus {
+  static float of(float a, float b) { return a - b; }
+};
+struct Times {
+  static float of(float a, float b) { return a * b; }
+};
+
+// The second input has the channels of the first, or one for all of them.
+template <class Do>
+void elementwise(const Layer& layer, const Piece& piece) {
+  const size_t rows = rows_of(layer.out, piece.points), channels = layer.channels;
+  const size_t others = layer.in[1].channels;
+  const RowOf row_of(layer.in[1], layer.out);
+  auto x = static_cast<const float*>(piece.inputs[0]), second = static_cast<const float*>(piece.inputs[1]);
+  auto out = static_cast<float*>(piece.output);
+  for (size_t r = 0; r < rows; ++r, x += channels, out += channels) {
+    const float* y = second + row_of(r) * others;
+    if (others == channels)
+      for (size_t c = 0; c < channels; ++c) out[c] = Do::of(x[c], y[c]);
+    else
+      for (size_t c = 0; c < channels; ++c) out[c] = Do::of(x[c], *y);
+  }
+}
+
+void slice(const Layer& layer, const Piece& piece) {
+  const size_t rows = rows_of(layer.out, piece.points);
+  auto x = static_cast<const float*>(piece.inputs[0]) + layer.integers[0];
+  auto out = static_cast<float*>(piece.output);
+  for (size_t r = 0; r < rows; ++r, x += layer.inputs, out += layer.channels)
+    std::copy(x, x + layer.channels, out);
+}
+
+// Of each point a matrix product with k inputs, in order, of which the first matrix comes transposed.
+void product(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
+  const size_t k = std::max<size_t>(1, layer.in[0].each), wide = layer.in[1].channels, c = layer.inputs;
+  auto x = static_cast<const float*>(piece.inputs[0]), m = static_cast<const float*>(piece.inputs[1]);
+  auto out = static_cast<float*>(piece.output);
+  float* turned = scratch.matrix.take<float>(c * k);
+  for (size_t p = 0; p < piece.points; ++p, x += k * c, m += k * wide, out += c * wide) {
+    for (size_t i = 0; i < k; ++i)
+      for (size_t j = 0; j < c; ++j) turned[j * k + i] = x[i * c + j];
+    table.linear(turned, c, k, m, nullptr, wide, Activation::kNone, out);
+  }
+}
+
+void pool_each(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
+  const Operand& in = layer.in[0];
+  auto x = static_cast<const uint8_t*>(piece.inputs[0]);
+  auto out = static_cast<uint8_t*>(piece.output);
+  for (size_t p = 0; p < piece.points; ++p, x += in.each * in.row_bytes, out += layer.out.row_bytes)
+    run_pool(layer, table, x, in.each, {0, layer.channels}, false, out, scratch);
+}
+
+}  // namespace
+
+void run_piece(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
+  if (pools(layer.op)) return pool_each(layer, table, piece, scratch);
+  switch (layer.op) {
+    case Op::kConcat:
+      return concat(layer, piece);
+    case Op::kGather:
+      return gather(layer, piece);
+    case Op::kSubtract:
+      return elementwise<Minus>(layer, piece);
+    case Op::kMultiply:
+      return elementwise<Times>(layer, piece);
+    case Op::kReshape:
+      std::memcpy(piece.output, piece.inputs[0], rows_of(layer.out, piece.points) * layer.out.row_bytes);
+      return;
+    case Op::kProduct:
+      return product(layer, table, piece, scratch);
+    case Op::kSlice:
+      return slice(layer, piece);
+    case Op::kLinearGroups:
+      return linear_groups(layer, table, piece, scratch);
+    case Op::kBinaryGroups:
+      return binary_groups(layer, table, piece, scratch);
+    case Op::kBinarySum:
+      return binary_sum(layer, table, piece, scratch);
+    default: {
+      const size_t rows = rows_of(layer.out, piece.points);
+      return run_rows(layer, table, piece.inputs[0], piece.inputs[1], rows, {0, layer.channels}, piece.output,
+                      scratch);
+    }
+  }
+}
+
+}  // namespace popcloud
