@@ -109,6 +109,11 @@ class Weighted(nn.Module):
         """Return whether training multiplies signs of inputs alone, without factors."""
         return self.binarizer is not None and not self.binarizer.scales_rows and self.binarizer.bases == 1
 
+    @property
+    def gates(self) -> bool:
+        """Return whether products are multiplied by a gate per cloud."""
+        return self.binarizer is not None and self.binarizer.gates
+
     def constant(self) -> Tensor | None:
         """Return (outputs,), what is added to the scaled product where no batch norm takes it away again, or None."""
         if self.norm is not None or self.binarizer is None:
@@ -117,16 +122,32 @@ class Weighted(nn.Module):
         return offset if self.bias is None or offset is None else self.bias + offset
 
     def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is multiplied in eval mode: bare signs, so that every sum is an exact integer."""
+        """Return what is multiplied in eval mode: bare signs of one base, so that every sum is an exact integer."""
         if self.binarizer is None:
             return x, self.weight
         frozen = self.binarizer.frozen(self.weight)
         return signs(x - frozen.threshold), frozen.weights if self.weights_binary else self.weight
 
+    def sums(self, x: Tensor) -> Tensor:
+        """Return what is summed per row in eval mode, (..., outputs): products of signs, of several bases all of them.
+
+        Those are added up in the order of BINARY_SUM, with one rounding each: input by input, weight by weight.
+        """
+        if self.binarizer is None or self.binarizer.bases == 1:
+            return F.linear(*self.exact_operands(x))
+        frozen = self.binarizer.frozen(self.weight)
+        total = x.new_zeros(*x.shape[:-1], self.outputs)
+        for threshold, scales in zip(frozen.threshold, frozen.scale, strict=True):
+            seen = signs(x - threshold)
+            for weights, scale in zip(frozen.weights, scales, strict=True):
+                total = ordered.fma(F.linear(seen, weights), scale, total)
+        return total
+
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return (a, b), each (outputs,): scale, bias and batch norm in eval mode as d a + b."""
+        """Return (a, b), each (outputs,): scale (that of one base), bias and batch norm in eval mode as d a + b."""
         one = self.weight.new_ones(self.outputs)
-        a = one * self.binarizer.scale(self.weight) if self.binarizer is not None and self.weights_binary else one
+        scaled = self.binarizer is not None and self.binarizer.bases == 1 and self.weights_binary
+        a = one * self.binarizer.scale(self.weight) if scaled else one
         constant = self.constant()
         b = one * 0 if constant is None else constant
         if self.norm is None:
@@ -177,6 +198,8 @@ class Layer(Weighted):
         seen, weight = self.operands(x)
         linear = SignLinear.apply if self.bare else F.linear
         z = linear(seen.flatten(0, -2), weight, self.constant())  # flat: what works in place can't have a view
+        if self.gates:
+            z = (z.view(*x.shape[:-1], -1) * self.binarizer.gate(x)).flatten(0, -2)
         z = normed(z, self.norm, self.activation)
         return z.unflatten(0, x.shape[:-1]) if x.ndim > 2 else z
 
@@ -186,11 +209,11 @@ class Layer(Weighted):
         return ordered.halved(weight) if self.halved else weight, bias
 
     def products(self, x: Tensor) -> Tensor:
-        """Return d, what `tail` takes in eval mode: the sums of signs, times the row's factor if there is one."""
-        d = F.linear(*self.exact_operands(x))
+        """Return d, what `tail` takes in eval mode: the sums of signs, times the row's or cloud's factor, if any."""
+        d = self.sums(x)
         if self.binarizer is not None and self.binarizer.scales_rows:
             d = d * self.binarizer.row_scale(x)
-        return d
+        return d * self.binarizer.gate(x) if self.gates else d
 
     def tail(self, d: Tensor) -> Tensor:
         """Return the output for the sum d (..., outputs), in eval mode."""
@@ -216,10 +239,18 @@ class PooledLayer(Weighted):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, inputs) -> (B, outputs)."""
+        return self.pooled(x, self.binarizer.gate(x)[:, 0] if self.gates else None)
+
+    def pooled(self, x: Tensor, gates: Tensor | None) -> Tensor:
+        """Return the pools of groups of rows x (G, n, inputs), (G, outputs); `gates` (G, outputs) if there are some."""
         if not self.training:
-            return self.tail(self.products(x))
+            d = self.products(x)
+            return self.tail(d if gates is None else d * gates)
         seen, weight = self.operands(x)
         norm = self.norm
+        if gates is not None:
+            y = norm((F.linear(seen, weight) * gates[:, None]).flatten(0, 1)).unflatten(0, x.shape[:2])
+            return y.mean(1) if self.takes_mean else y.max(1).values + self.delta
         if self.takes_mean:
             pooled, mean, var = linear_norm_mean(seen, weight, norm.weight, norm.bias, norm.eps)
         else:
@@ -231,8 +262,12 @@ class PooledLayer(Weighted):
     def products(self, x: Tensor) -> Tensor:
         """Return d (B, outputs), what `tail` takes in eval mode: the mean sum, or the one with the largest output.
 
-        A maximum has no gradient in eval mode.
+        Gates, which are positive, come later. A maximum has no gradient in eval mode.
         """
+        up = signs(self.folded()[0])
+        if self.binarizer is not None and self.binarizer.bases > 1:
+            rows = self.sums(x)
+            return ordered.mean(rows) if self.takes_mean else (rows * up).amax(1) * up
         seen, weight = self.exact_operands(x)
         bare = self.binarizer is not None and self.weights_binary
         if self.binarizer is not None and self.binarizer.scales_rows:
@@ -240,7 +275,6 @@ class PooledLayer(Weighted):
         if self.takes_mean:
             total = F.linear(seen.sum(1, dtype=torch.float64), weight.double())  # exact: integers below 2^53
             return total.to(x.dtype) / x.shape[1]
-        up = signs(self.folded()[0])
         return largest_products(seen, weight * up[:, None], bare).values * up
 
     def tail(self, d: Tensor) -> Tensor:
@@ -333,8 +367,7 @@ def positive_shares(model: nn.Module, *inputs: Any) -> dict[str, float]:
     shares: dict[str, float] = {}
 
     def see(name: str, layer: Weighted, seen: Tensor) -> None:
-        below = [float((seen < each).float().mean()) for each in layer.binarizer.thresholds(layer.weight)]
-        shares[name] = 1 - sum(below) / len(below)
+        shares[name] = float((layer.binarizer.inputs_signs(seen) > 0).float().mean())
 
     mode = model.training
     model.eval()

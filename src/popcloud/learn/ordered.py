@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from popcloud import native
+from popcloud.geometry import rounding
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -19,14 +20,29 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x (..., inputs), weight (outputs, inputs), bias (outputs). No gradient. Elsewhere than in float32 on the CPU, and
     without the engine, PyTorch's product stands in.
     """
+    flat = x.reshape(1, -1, x.shape[-1])
+    start = bias.expand(1, flat.shape[1], -1)
+    return products(flat, weight.mT[None], start)[0].unflatten(0, x.shape[:-1])
+
+
+def products(x: Tensor, weight: Tensor, start: Tensor | None = None) -> Tensor:
+    """Return x[s] W[s] + start[s] of every s: each sum begins with `start`, or 0, and takes one fma per input, in order.
+
+    x (S, R, inputs), weight (S, inputs, outputs), start (S, R, outputs). No gradient, and else as `linear`.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or not native.available():
-        return torch.nn.functional.linear(x, weight, bias)
-    flat = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    y = bias.detach().repeat(len(flat), 1)
-    rows, ranges = np.arange(len(flat), dtype=np.int32), np.array([[0, len(flat)]])
-    operands = (flat.numpy(), weight.detach().T.contiguous()[None].numpy(), rows, rows, ranges)
-    native.engine().sparse_conv(*operands, y.numpy(), torch.get_num_threads())
-    return y.unflatten(0, x.shape[:-1])
+        y = torch.bmm(x, weight)
+        return y if start is None else y + start
+    sets, count, inputs = x.shape
+    y = x.new_zeros(sets, count, weight.shape[2]) if start is None else start.detach().clone()
+    rows = np.arange(sets * count, dtype=np.int32)
+    begin = np.arange(sets, dtype=np.int64) * count
+    operands = (x.detach().reshape(-1, inputs).contiguous().numpy(), weight.detach().contiguous().numpy())
+    y = y.contiguous()
+    into = y.view(sets * count, -1).numpy()
+    ranges = np.stack([begin, begin + count], axis=1)
+    native.engine().sparse_conv(*operands, rows, rows, ranges, into, torch.get_num_threads())
+    return y
 
 
 def halved(weight: Tensor) -> Tensor:
@@ -43,3 +59,16 @@ def halved(weight: Tensor) -> Tensor:
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Return a b + c with one rounding, of float32; a float64 sum that float32 rounds again misses it once in 2^28."""
     return torch.addcmul(c.double(), a.double(), b.double()).to(a.dtype)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)) as a program has it, on the CPU; elsewhere PyTorch's. No gradient."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return torch.sigmoid(x)
+    return torch.from_numpy(rounding.sigmoid(x.detach().numpy()))
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the mean over n of x (B, n, C) as POOL_MEAN has it: summed in order in float64. No gradient."""
+    totals = [cloud.detach().double().cumsum(0)[-1] for cloud in x]  # row after row, for any number of threads
+    return (torch.stack(totals) / x.shape[1]).to(x.dtype)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from popcloud.errors import ExportError
+from popcloud.learn.bisection import LARGEST, smallest
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU
 from popcloud.learn.sparse_layers import NormAct
 from popcloud.packed.program import Array
-
-LARGEST = torch.finfo(torch.float32).max
 
 
 def mismatch_limit(layer: Layer | PooledLayer, turned: Tensor, threshold: Tensor) -> Array:
@@ -50,33 +47,3 @@ def switch(norm: NormAct, threshold: Tensor) -> tuple[Tensor, Tensor]:
     flipped = norm.norm.folded()[0] < 0
     found = smallest(lambda x: (norm(x[None])[0] >= threshold) ^ flipped, norm.channels, LARGEST)
     return found, flipped
-
-
-def smallest(passes: Callable[[Tensor], Tensor], channels: int, bound: float) -> Tensor:
-    """Return (channels,) float32: the smallest number in [-bound, bound] that passes, -inf if all do, +inf if none.
-
-    passes  (channels,) float32 -> bool, and stays true once it is, channel by channel
-    Bisection over the float32 numbers themselves, in their order as integers.
-    """
-    low = _ordered(torch.full((channels,), -bound)) - 1
-    high = _ordered(torch.full((channels,), bound)) + 1
-    first, last = low.clone(), high.clone()
-    while bool((high - low > 1).any()):
-        middle = (low + high) // 2
-        good, open_ = passes(_from_ordered(middle)), high - low > 1
-        high, low = torch.where(good & open_, middle, high), torch.where(~good & open_, middle, low)
-    found = _from_ordered(high.clamp(max=int(last[0]) - 1))
-    found = torch.where(high == last, torch.inf, found)
-    return torch.where(high == first + 1, -torch.inf, found)
-
-
-def _ordered(x: Tensor) -> Tensor:
-    """Return float32 numbers as int64 that sort the same; -0 and +0 both become 0."""
-    raw = x.view(torch.int32).long()
-    return torch.where(raw < 0, -(raw & 0x7FFFFFFF), raw)
-
-
-def _from_ordered(i: Tensor) -> Tensor:
-    """Invert `_ordered`."""
-    magnitude = i.abs().to(torch.int32).view(torch.float32)
-    return torch.where(i < 0, -magnitude, magnitude)

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from popcloud.learn.binarizers.base import Binarizer, Frozen
 from popcloud.learn.binarizers.classic import BiReal, Bnn, IrNet, Lsr, ReAct, Xnor
+from popcloud.learn.binarizers.gated import RealToBinary
+from popcloud.learn.binarizers.poem import Poem
 from popcloud.learn.binarizers.scaled import DoReFa, Lab, XnorPlusPlus
+from popcloud.learn.binarizers.several import Abc3, Abc5, AbcNet
 from popcloud.learn.binarizers.signs import ApproxSign, EdeSign, RSign, SteSign, signs
 
 __all__ = [
     "BINARIZERS",
     "REAL",
+    "Abc3",
+    "Abc5",
+    "AbcNet",
     "ApproxSign",
     "BiReal",
     "Binarizer",
@@ -23,8 +29,10 @@ __all__ = [
     "IrNet",
     "Lab",
     "Lsr",
+    "Poem",
     "RSign",
     "ReAct",
+    "RealToBinary",
     "SteSign",
     "Xnor",
     "XnorPlusPlus",
@@ -41,6 +49,10 @@ BINARIZERS: dict[str, type[Binarizer]] = {
     "xnorpp": XnorPlusPlus,
     "lab": Lab,
     "dorefa": DoReFa,
+    "poem": Poem,
+    "abc3": Abc3,
+    "abc5": Abc5,
+    "r2b": RealToBinary,
 }
 
 REAL = "real"  # the name that stands for no binarizer: the network's real-valued twin

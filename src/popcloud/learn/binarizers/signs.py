@@ -15,6 +15,13 @@ def signs(x: Tensor) -> Tensor:
     return below.mul_(-2).add_(1)
 
 
+def signs_from(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return -1 where x < threshold, else +1 (NaN too), in x's type, without their difference in memory."""
+    below = torch.empty_like(x)
+    torch.lt(x, threshold, out=below)
+    return below.mul_(-2).add_(1)
+
+
 class SteSign(torch.autograd.Function):
     """sign(x); the gradient passes where |x| <= 1 (straight-through estimator; Hubara et al. 2016, eq. 4)."""
 
@@ -56,9 +63,7 @@ class RSign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, shift: Tensor) -> Tensor:
         """x (..., channels), shift (channels,)."""
         ctx.save_for_backward(x, shift)
-        below = torch.empty_like(x)
-        torch.lt(x, shift, out=below)  # exactly where x - shift < 0, without that difference in memory
-        return below.mul_(-2).add_(1)
+        return signs_from(x, shift)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,12 +123,27 @@ class UnitSign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Any shape."""
         ctx.save_for_backward((x >= 0) & (x <= 1))
-        below = torch.empty_like(x)
-        torch.lt(x, 0.5, out=below)
-        return below.mul_(-2).add_(1)
+        return signs_from(x, 0.5)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Two inside, nothing outside."""
         (passes,) = ctx.saved_tensors
         return grad * passes * 2
+
+
+class WindowSign(torch.autograd.Function):
+    """sign(x - threshold); the gradient passes where x is at most 1/2 from it (ABC-Net 2017, eqs. 8 and 9)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Tensor) -> Tensor:
+        """x of any shape, a threshold of one element."""
+        ctx.save_for_backward((x - threshold).abs() <= 0.5)
+        return signs_from(x, threshold)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of x and threshold."""
+        (passes,) = ctx.saved_tensors
+        passed = grad * passes
+        return passed, -passed.sum()
