@@ -26,7 +26,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def products(x: Tensor, weight: Tensor, start: Tensor | None = None) -> Tensor:
-    """Return x[s] W[s] + start[s] of every s: each sum begins with `start`, or 0, and takes one fma per input, in order.
+    """Return x[s] W[s] + start[s] of every s: a sum begins with `start`, or 0, and takes one fma per input, in order.
 
     x (S, R, inputs), weight (S, inputs, outputs), start (S, R, outputs). No gradient, and else as `linear`.
     """

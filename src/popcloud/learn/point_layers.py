@@ -147,3 +147,117 @@ class GroupPooled(PooledLayer):
 def real(inputs: int, outputs: int, **options: Any) -> Layer:
     """Return a real-valued layer whose eval mode has a program's bits; options as those of `Layer`."""
     return Layer(inputs, outputs, binarizer="real", ordered=True, **options)
+
+
+class Nearest(nn.Module):
+    """The k nearest of some positions to each query, in order; of k * dilation every dilation-th."""
+
+    def __init__(self, k: int, dilation: int = 1):
+        super().__init__()
+        self.k, self.dilation = k, dilation
+
+    def forward(self, queries: Tensor, xyz: Tensor) -> Tensor:
+        """(B, P, 3), (B, n, 3) -> (B, P, k) int64."""
+        return searches.nearest(queries, xyz, self.k, self.dilation)
+
+
+class NearestFeatures(Nearest):
+    """The same in the space of features."""
+
+    def forward(self, queries: Tensor, x: Tensor) -> Tensor:
+        """(B, P, C), (B, n, C) -> (B, P, k) int64."""
+        return searches.nearest_features(queries, x, self.k, self.dilation)
+
+
+class NearestSigns(Nearest):
+    """The same by the number of signs (x < 0 or not) that differ."""
+
+    def forward(self, queries: Tensor, x: Tensor) -> Tensor:
+        """(B, P, C), (B, n, C) -> (B, P, k) int64."""
+        return searches.nearest_signs(queries, x, self.k, self.dilation)
+
+
+class Density(nn.Module):
+    """How sparse a cloud is at each point: the inverse of a density whose kernel falls with the squared distance.
+
+    P / sum over the cloud of max(0, 1 - d / bandwidth^2): Epanechnikov's kernel, where PointConv (Wu et al. 2019) has
+    a Gaussian; no exponential, so the same bits on any machine. There is no gradient.
+    """
+
+    def __init__(self, bandwidth: float):
+        super().__init__()
+        self.bandwidth = bandwidth
+
+    def forward(self, xyz: Tensor) -> Tensor:
+        """(B, n, 3) -> (B, n, 1)."""
+        return searches.density(xyz, self.bandwidth)
+
+
+class Multiply(nn.Module):
+    """The product of two values, element by element; the second may have one channel for all."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(..., C), (..., C) or (..., 1) -> (..., C)."""
+        return x * y
+
+
+class Reshape(nn.Module):
+    """The same numbers with `each` rows per point: (B, P, j, C) or (B, P, C) -> (B, P, each, j C / each).
+
+    Of one row per point the answer is (B, P, j C).
+    """
+
+    def __init__(self, each: int):
+        super().__init__()
+        self.each = each
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As above."""
+        flat = x.flatten(2)
+        return flat if self.each == 1 else flat.unflatten(2, (self.each, -1))
+
+
+class Product(nn.Module):
+    """y[c, j] = sum over the neighbours of x[c] m[j]: PointConv's weighted sum, PointCNN's transform."""
+
+    def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        """(B, P, k, C), (B, P, k, M) -> (B, P, C M), M of channel c side by side."""
+        if torch.is_grad_enabled():
+            return (x.mT @ m).flatten(2)
+        return ordered.products(x.mT.flatten(0, 1), m.flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
+
+
+class GroupedLayer(Layer):
+    """A Layer in `groups` groups, each of inputs / groups inputs that lie together, and of outputs / groups outputs.
+
+    `inputs` is then that of a group, and so is what its binarizer sees: thresholds are the same for all groups.
+    XNOR-Net's factor per row is left out: it would be one per group.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, groups: int, **options: Any):
+        super().__init__(inputs // groups, outputs, **options)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., groups * inputs) -> (..., outputs)."""
+        shape, x = x.shape[:-1], x.reshape(-1, self.groups, self.inputs)
+        if self.training:
+            seen = x if self.binarizer is None else self.binarizer.inputs_signs(x)
+            y = normed(self._grouped(seen, self.trained_weight()), self.norm, self.activation)
+        elif self.ordered and not torch.is_grad_enabled():
+            y = self.activation(self._by_rows(x, *self.folded_weight()))
+        else:
+            y = self.tail(self._grouped(*self.exact_operands(x)))
+        return y.unflatten(0, shape)
+
+    def _grouped(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(R, groups, inputs), (outputs, inputs) -> (R, outputs)."""
+        return torch.bmm(x.transpose(0, 1), self._each(weight)).transpose(0, 1).flatten(1)
+
+    def _by_rows(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        start = bias.view(self.groups, 1, -1).expand(-1, len(x), -1)
+        return ordered.products(x.transpose(0, 1), self._each(weight), start).transpose(0, 1).flatten(1)
+
+    def _each(self, weight: Tensor) -> Tensor:
+        """Return weights (outputs, inputs) as (groups, inputs, outputs of a group)."""
+        return weight.view(self.groups, -1, self.inputs).mT

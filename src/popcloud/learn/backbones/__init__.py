@@ -9,7 +9,10 @@ from typing import Any
 from torch import nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn.backbones.dgcnn import DGCNN
 from popcloud.learn.backbones.fcn import Fcn
+from popcloud.learn.backbones.pointcnn import PointCNN
+from popcloud.learn.backbones.pointconv import PointConv
 from popcloud.learn.backbones.pointnet import PointNet
 from popcloud.learn.backbones.pointnet2 import PointNet2
 from popcloud.learn.backbones.unet import UNet
@@ -19,6 +22,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "pointnet_vanilla": partial(PointNet, transforms=False),
     "pointnet": partial(PointNet, transforms=True),
     "pointnet2": PointNet2,
+    "dgcnn": DGCNN,
+    "pointcnn": PointCNN,
+    "pointconv": PointConv,
 }
 
 SCENE_BACKBONES: dict[str, Callable[..., nn.Module]] = {
