@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from popcloud.packed.bits import pack_weights
+from point_builder import PointBuilder
 from popcloud.packed.points import OPS
-from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows, Sampling, Step, Value
+from popcloud.packed.program import Activation, Array, Kind, Op, Program, Rows
 from popcloud.packed.validate import ACTIVATED, POOLED, PROJECT, TO_BITS
-from programs import POOL_OPS, Builder
+from programs import POOL_OPS
 
 WIDTHS = (1, 2, 3, 8, 63, 64, 65, 100)
 MOST = 200  # channels that a step may widen a value to: random programs stay quick
@@ -18,183 +18,6 @@ ROW_OPS = {
     Kind.FLOAT: (Op.LINEAR, Op.AFFINE, Op.RPRELU, Op.ROW_MEAN_ABS, *[Op.BINARIZE] * 5),
     Kind.BITS: (Op.BINARY_LINEAR, Op.BINARY_LINEAR_BITS),
 }
-
-
-class PointBuilder(Builder):
-    """Grows a program on points step by step; every constant comes from `rng`."""
-
-    def __init__(self, rng: np.random.Generator, ratios: tuple[float, ...] = (), features: int = 3):
-        super().__init__(rng)
-        self.plan = Sampling(ratios)
-        self.features = ("x", "y", "z", *(f"feature {i}" for i in range(3, features)))
-        self.values = [Value("points", Kind.FLOAT, Rows.POINT, features)]
-        self.into: dict[int, int] = {}  # by INDEX value: the level whose rows it has
-        self.xyz = {0: 0 if features == 3 else self.slice(0, 0, 3)}  # by level: its positions
-
-    def add(
-        self, op: Op, *inputs: int, channels: int = 0, activation: Activation = Activation.NONE, by_point: bool = False
-    ) -> int:
-        """Append a step that works row by row, or a pool, of the neighbours of each point if `by_point`."""
-        output = super().add(op, *inputs, channels=channels, activation=activation)
-        x, y = self.values[inputs[0]], self.values[output]
-        if op not in POOLED:
-            self.values[output] = Value(y.name, y.kind, x.rows, y.channels, x.level, x.each)
-        elif by_point:
-            self.values[output] = Value(y.name, y.kind, Rows.POINT, y.channels, x.level)
-        return output
-
-    def emit(
-        self,
-        op: Op,
-        inputs: tuple[int, ...],
-        kind: Kind,
-        channels: int,
-        like: Value,
-        each: int | None = None,
-        activation: Activation = Activation.NONE,
-        **blobs: object,
-    ) -> int:
-        """Append a step and return its value, of the rows and the level of `like`."""
-        output = len(self.values)
-        each = like.each if each is None else each
-        self.values.append(Value(f"{op.name.lower()}_{output}", kind, like.rows, channels, like.level, each))
-        self.steps.append(Step(op, inputs, output, activation, {name: np.asarray(b) for name, b in blobs.items()}))
-        return output
-
-    def normal(self, *shape: int) -> Array:
-        """Return floats around 0."""
-        return self.rng.normal(size=shape).astype(np.float32)
-
-    def signs(self, inputs: int, outputs: int) -> Array:
-        """Return packed weights."""
-        return pack_weights(self.rng.choice([-1, 1], (outputs, inputs)))
-
-    def chance(self) -> Activation:
-        """Return an activation without constants that any op with one takes."""
-        return Activation(self.rng.integers(3))
-
-    def slice(self, x: int, first: int, channels: int) -> int:
-        """Append SLICE."""
-        columns = np.array([first, channels], np.int32)
-        return self.emit(Op.SLICE, (x,), Kind.FLOAT, channels, self.values[x], columns=columns)
-
-    def sample(self, level: int) -> int:
-        """Append what makes the positions of level + 1, and return its INDEX value."""
-        above = Value("", Kind.INDEX, Rows.POINT, 1, level + 1)
-        rows = self.emit(Op.FARTHEST_POINTS, (self.xyz[level],), Kind.INDEX, 1, above)
-        self.into[rows] = level
-        self.xyz[level + 1] = self.gather(self.xyz[level], rows)
-        return rows
-
-    def search(self, op: Op, queries: int, points: int, k: int, number: float = 1) -> int:
-        """Append a search; `number` is its dilation or its radius."""
-        blobs = (
-            {"radius": np.array([number], np.float32)} if op is Op.BALL else {"dilation": np.array([number], np.int32)}
-        )
-        rows = self.emit(op, (queries, points), Kind.INDEX, k, self.values[queries], **blobs)
-        self.into[rows] = self.values[points].level
-        return rows
-
-    def gather(self, x: int, rows: int) -> int:
-        """Append GATHER."""
-        value, index = self.values[x], self.values[rows]
-        return self.emit(Op.GATHER, (x, rows), value.kind, value.channels, index, index.channels)
-
-    def reshape(self, x: int, each: int) -> int:
-        """Append RESHAPE to another number of rows per point."""
-        value = self.values[x]
-        return self.emit(Op.RESHAPE, (x,), Kind.FLOAT, value.each * value.channels // each, value, each)
-
-    def product(self, x: int, matrix: int) -> int:
-        """Append PRODUCT."""
-        channels = self.values[x].channels * self.values[matrix].channels
-        return self.emit(Op.PRODUCT, (x, matrix), Kind.FLOAT, channels, self.values[x], 1)
-
-    def density(self, level: int, bandwidth: float) -> int:
-        """Append DENSITY."""
-        x = self.xyz[level]
-        blob = np.array([bandwidth], np.float32)
-        return self.emit(Op.DENSITY, (x,), Kind.FLOAT, 1, self.values[x], bandwidth=blob)
-
-    def grouped(self, x: int, groups: int, channels: int) -> int:
-        """Append LINEAR_GROUPS or BINARY_GROUPS, as x is of floats or of signs."""
-        value = self.values[x]
-        terms, count = value.channels // groups, np.array([groups], np.int32)
-        if value.kind is Kind.FLOAT:
-            op, blobs = Op.LINEAR_GROUPS, {"weight": self.normal(terms, channels), "bias": self.normal(channels)}
-        else:
-            wide = [channels if self.rng.integers(2) else 1 for _ in range(2)]
-            blobs = {"weight": self.signs(terms, channels)}
-            op, blobs = Op.BINARY_GROUPS, blobs | {"scale": self.normal(wide[0]), "bias": self.normal(wide[1])}
-        return self.emit(op, (x,), Kind.FLOAT, channels, value, activation=self.chance(), **blobs, groups=count)
-
-    def summed(self, x: int, bases: int, channels: int, added: int | None = None) -> int:
-        """Append BINARY_SUM."""
-        weight = self.signs(self.values[x].channels, bases * channels)
-        blobs = {"weight": weight, "scale": self.normal(bases, channels), "bias": self.normal(channels)}
-        inputs = (x,) if added is None else (x, added)
-        return self.emit(Op.BINARY_SUM, inputs, Kind.FLOAT, channels, self.values[x], activation=self.chance(), **blobs)
-
-    def two(self, op: Op, x: int, other: int) -> int:
-        """Append SUBTRACT or MULTIPLY."""
-        return self.emit(op, (x, other), Kind.FLOAT, self.values[x].channels, self.values[x])
-
-    def concat(self, *parts: int) -> int:
-        """Append CONCAT, in the rows of the part that has most."""
-        values = [self.values[i] for i in parts]
-        like = max((v for v in values if v.rows is Rows.POINT), key=lambda v: v.each)
-        return self.emit(Op.CONCAT, parts, values[0].kind, sum(v.channels for v in values), like)
-
-    def grow_point(self, x: int) -> None:
-        """Append one step that can follow value x, chosen by chance; what would be too wide is left out."""
-        source = self.values[x]
-        if source.kind is Kind.INDEX:
-            self.gather(self.one(self.like(level=self.into[x], each=1, rows=Rows.POINT)), x)
-            return
-        op = self.one([*ROW_OPS[source.kind], *POOL_OPS[source.kind], *GROWN[source.kind] * 2])
-        if op in GROWN[source.kind]:
-            GROW[op](self, x)
-        elif op not in POOLED or source.rows is Rows.POINT:
-            inputs = (x,)
-            if op is Op.BINARY_LINEAR and self.rng.integers(2) and (scale := self.row_scale(x)) is not None:
-                inputs = (x, scale)
-            act = self.chance() if op in ACTIVATED else Activation.NONE
-            act = Activation.SIGMOID if op is Op.LINEAR and not self.rng.integers(4) else act
-            self.add(
-                op, *inputs, channels=int(self.rng.choice(WIDTHS)), activation=act, by_point=self.rng.integers(3) > 0
-            )
-
-    def one(self, items: object) -> object:
-        """Return one of the items."""
-        items = list(items)
-        return items[self.rng.integers(len(items))]
-
-    def like(self, **fields: object) -> list[int]:
-        """Return the FLOAT and BITS values with these fields."""
-        return [
-            i
-            for i, v in enumerate(self.values)
-            if v.kind is not Kind.INDEX and all(getattr(v, name) == wanted for name, wanted in fields.items())
-        ]
-
-    def program(
-        self, classes: int, x: int | None = None, points: int = 0, normalize: str = "none", **more: object
-    ) -> Program:
-        """Return the program, ended by a classifier on value x, or on the last one that may be the answer's."""
-        if x is None:
-            x = max(i for i in self.like(level=0, each=1))
-        self.add(Op.LINEAR if self.values[x].kind is Kind.FLOAT else Op.BINARY_LINEAR, x, channels=classes)
-        names = tuple(f"class {i}" for i in range(classes))
-        return Program(
-            tuple(self.values),
-            tuple(self.steps),
-            points,
-            normalize,
-            names,
-            plan=self.plan,
-            features=self.features,
-            **more,
-        )
 
 
 def _search(build: PointBuilder, x: int) -> None:
@@ -307,6 +130,26 @@ GROWN = {
 }
 
 
+def grow(build: PointBuilder, x: int) -> None:
+    """Append one step that can follow value x, chosen by chance; what would be too wide is left out."""
+    source = build.values[x]
+    if source.kind is Kind.INDEX:
+        build.gather(build.one(build.like(level=build.into[x], each=1, rows=Rows.POINT)), x)
+        return
+    op = build.one([*ROW_OPS[source.kind], *POOL_OPS[source.kind], *GROWN[source.kind] * 2])
+    if op in GROWN[source.kind]:
+        GROW[op](build, x)
+    elif op not in POOLED or source.rows is Rows.POINT:
+        inputs = (x,)
+        if op is Op.BINARY_LINEAR and build.rng.integers(2) and (scale := build.row_scale(x)) is not None:
+            inputs = (x, scale)
+        act = build.chance() if op in ACTIVATED else Activation.NONE
+        act = Activation.SIGMOID if op is Op.LINEAR and not build.rng.integers(4) else act
+        build.add(
+            op, *inputs, channels=int(build.rng.choice(WIDTHS)), activation=act, by_point=build.rng.integers(3) > 0
+        )
+
+
 def random_point_program(
     seed: int, depth: int = 8, levels: int = 2, features: int = 3, classes: int = 4, points: int = 0
 ) -> Program:
@@ -316,7 +159,7 @@ def random_point_program(
     rows = build.search(Op.NEAREST, build.xyz[0], build.xyz[0], int(rng.integers(1, 6)))
     build.gather(0, rows)
     for _ in range(depth):
-        build.grow_point(int(rng.integers(max(0, len(build.values) - 8), len(build.values))))
+        grow(build, int(rng.integers(max(0, len(build.values) - 8), len(build.values))))
     normalize = ("none", "unit_sphere", "blocks")[seed % 3]
     whole = build.like(rows=Rows.CLOUD)
     x = build.one(whole) if whole and seed % 2 else None
@@ -369,6 +212,28 @@ def every_point_op(seed: int, by_point: bool = False) -> Program:
         rows = build.two(Op.MULTIPLY, whole[3], build.slice(gate, 3, 1))
     assert {step.op for step in build.steps} >= OPS | POOLED | PROJECT
     return build.program(3, rows, meta={"seed": str(seed)})
+
+
+def small_point_program() -> Program:
+    """Return one of few bytes, with every op that has constants of its own, and rows of several kinds."""
+    build = PointBuilder(np.random.default_rng(0), (0.5,), 4)
+    xyz = build.xyz[0]
+    sampled = build.sample(0)
+    near = build.search(Op.NEAREST, build.xyz[1], xyz, 2, 2)
+    offsets = build.two(Op.SUBTRACT, build.gather(xyz, near), build.xyz[1])
+    wide = build.concat(offsets, build.gather(xyz, sampled))
+    signs = build.add(Op.BINARIZE, wide)
+    signs = build.add(Op.BINARY_MAX_BITS, signs, channels=3, by_point=True)
+    alike = build.search(Op.NEAREST_SIGNS, signs, signs, 3)
+    edges = build.gather(signs, alike)
+    floats = build.summed(edges, 2, 3, build.grouped(edges, 3, 3))
+    rows = build.product(floats, build.slice(floats, 1, 2))
+    rows = build.two(Op.MULTIPLY, build.reshape(rows, 1), build.density(1, 0.5))
+    rows = build.gather(rows, build.search(Op.BALL, xyz, build.xyz[1], 1, 10))
+    rows = build.gather(build.grouped(rows, 2, 4), build.search(Op.NEAREST_FEATURES, rows, rows, 2))
+    rows = build.add(Op.POOL_MAX, rows, by_point=True)
+    gate = build.add(Op.LINEAR, build.add(Op.POOL_MEAN, rows), channels=4, activation=Activation.SIGMOID)
+    return build.program(3, build.two(Op.MULTIPLY, rows, gate))
 
 
 def point_programs() -> st.SearchStrategy[Program]:

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid_programs import GridBuilder, grid_programs
+from point_programs import point_programs, small_point_program
 from popcloud.errors import FileError
 from popcloud.packed.file import decode, encode
+from popcloud.packed.layout import VERSIONS
 from popcloud.packed.program import Activation, Grid, Op
 from programs import every_op, programs, random_program, same, sealed
 
@@ -28,10 +30,11 @@ FILES = [
     encode(every_op(0)),
     *(encode(random_program(seed, depth=1)) for seed in range(3)),
     encode(small_grid_program()),
+    encode(small_point_program()),
 ]
 
 
-@given(programs() | grid_programs())
+@given(programs() | grid_programs() | point_programs())
 def test_round_trip_is_the_identity(program):
     data = encode(program)
     back = decode(data)
@@ -72,7 +75,9 @@ def test_wrong_bytes_with_the_right_checksum_never_crash(data, draw):
     assert encode(program) == damaged
 
 
-@given(st.binary(max_size=600), st.sampled_from([b"", b"POPCLOUD\1\0\0\0", b"POPCLOUD\2\0\0\0", b"POPCLOUD\3\0\0\0"]))
+@given(
+    st.binary(max_size=600), st.sampled_from([b"", *(b"POPCLOUD" + bytes([version, 0, 0, 0]) for version in VERSIONS)])
+)
 def test_foreign_bytes_never_crash(data, magic):
     with pytest.raises(FileError):
         decode(magic + data)
