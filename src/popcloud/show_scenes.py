@@ -61,8 +61,8 @@ def scenes_picture(
     scenes = []
     for i, xyz in enumerate(clouds):
         points, name = check_xyz(xyz, f"scene {i + 1}"), names[i] if names else f"scene {i + 1}"
-        answer = _labels(answers[i], len(points), len(classes), f"{name}, answers")
-        true = None if truth is None else _labels(truth[i], len(points), len(classes), f"{name}, truth")
+        answer = labels_of(answers[i], len(points), len(classes), f"{name}, answers")
+        true = None if truth is None else labels_of(truth[i], len(points), len(classes), f"{name}, truth")
         scenes.append((name, points, answer, true))
     across = min(len(scenes), columns or (3 if truth is None else 1))
     parts = 1 if truth is None else 3
@@ -76,8 +76,8 @@ def scenes_picture(
     save(canvas, path)
 
 
-def _labels(labels: Labels, points: int, classes: int, name: str) -> Labels:
-    """Return labels that fit a cloud, negative ones as -1. Raises CloudError."""
+def labels_of(labels: Labels, points: int, classes: int, name: str) -> Labels:
+    """Return labels (N,) that fit a cloud, negative ones as -1. Raises CloudError that begins with `name`."""
     found = np.asarray(labels)
     if found.shape != (points,) or found.dtype.kind not in "iu":
         raise CloudError(f"{name}: expected {points} whole numbers, one per point, found {found.dtype} {found.shape}")
@@ -129,15 +129,15 @@ def _draw_scene(
     rows = np.unique(rows)
     paint = np.array([*colours, UNKNOWN])  # the last one is that of -1
     if truth is None:
-        _draw(panels[0], body[rows], paint[answer[rows]], name)
+        draw_points(panels[0], body[rows], paint[answer[rows]], name)
         return
     known = truth >= 0
     wrong = known & (answer != truth)
     share = f"{wrong.sum() / max(known.sum(), 1):.1%}"
-    _draw(panels[0], body[rows], paint[truth[rows]], f"{name}: truth")
-    _draw(panels[1], body[rows], paint[answer[rows]], "answer")
+    draw_points(panels[0], body[rows], paint[truth[rows]], f"{name}: truth")
+    draw_points(panels[1], body[rows], paint[answer[rows]], "answer")
     marks = np.where(wrong, WRONG, np.where(known, RIGHT, UNKNOWN))
-    _draw(panels[2], body[rows], marks[rows], f"wrong: {share} of the points")
+    draw_points(panels[2], body[rows], marks[rows], f"wrong: {share} of the points")
 
 
 def centred(xyz: Floats) -> NDArray[np.float64]:
@@ -163,19 +163,32 @@ def in_the_way(body: NDArray[np.float64], labels: Labels, classes: Sequence[str]
     return hiding
 
 
-def _draw(panel: Any, body: NDArray[np.float64], colours: NDArray[np.str_], title: str) -> None:
-    """Draw points (N, 3), far ones first, so that near ones cover them, and paler."""
+def draw_points(
+    panel: Any,
+    body: NDArray[np.float64],
+    colours: NDArray[np.str_],
+    title: str,
+    elevation: float = ELEVATION,
+    ink: float = 75_000,
+    margin: float = 1.06,
+) -> None:
+    """Draw points (N, 3) in their `colours` (N,), far ones first, so that near ones cover them, and paler.
+
+    elevation  of the camera in degrees
+    ink        the area of all points together, in square points
+    margin     the panel's edge as a multiple of what the points fill
+    """
     from matplotlib.colors import to_rgb
 
-    flat, distance = project(body, ELEVATION)
+    flat, distance = project(body, elevation)
     near = ((distance.max() - distance) / max(float(np.ptp(distance)), 1e-9))[:, None]
     names, which = np.unique(colours, return_inverse=True)
     fog = 0.25 * (1 - near)
     shades = np.array([to_rgb(str(name)) for name in names])[which] * (1 - fog) + 0.97 * fog
-    size = float(np.clip(75_000 / len(body), 1.5, 16))
+    size = float(np.clip(ink / len(body), 1.5, 16))
     order = np.argsort(-distance)
     panel.scatter(*flat[order].T, s=size * (0.7 + 0.6 * near[order, 0]), c=shades[order], linewidths=0)
     low, high = np.percentile(flat, [0.5, 99.5], axis=0)
-    middle, half = (low + high) / 2, max(float((high - low).max()) / 2 * 1.06, 1e-6)
+    middle, half = (low + high) / 2, max(float((high - low).max()) / 2 * margin, 1e-6)
     panel.set(aspect="equal", xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
     panel.set_title(title, color=NEUTRAL, fontsize=11, fontweight="bold", pad=4)

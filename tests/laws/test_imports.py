@@ -22,6 +22,7 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
     "data": BASE,
     "show": BASE,
     "show_scenes": BASE | {"show"},
+    "show_parts": BASE | {"show", "show_scenes"},
     "packed": {"errors"},
     "summary": {"errors", "packed"},
     "runtime": BASE | {"native", "packed", "geometry"},
@@ -30,11 +31,13 @@ MAY_IMPORT = {  # room: the rooms it may use; itself always
     "__init__": BASE | {"native", "packed", "runtime"},
     "__main__": {"cli"},
     "cli": BASE
-    | {"native", "geometry", "data", "packed", "runtime", "show", "show_scenes", "summary", "verify", "learn"},
+    | {"native", "geometry", "data", "packed", "runtime", "summary", "verify", "learn"}
+    | {"show", "show_parts", "show_scenes"},
 }
 MAY_NEED = {  # packages besides numpy, inside functions only, but for learn
     "show": {"matplotlib"},
     "show_scenes": {"matplotlib"},
+    "show_parts": {"matplotlib"},
     "data": {"h5py", "yaml"},
     "cli": {"matplotlib", "rich"},
 }
