@@ -34,8 +34,9 @@ file, class, number of points, share of the points.
 A CLOUD is a text file (.xyz, .txt; x y z first in each line, separated by spaces
 or commas, # starts a comment) or a .npy file of float32, shape (N, 3), C order.
 Features that a model reads of each point beside these, such as colours, follow as
-further columns, in its order and scaled as it has learned them. A scene may have
-4,194,304 occupied voxels; Python's `popcloud run` cuts larger ones into tiles.
+further columns, in its order and scaled as it has learned them; "category:NAME"
+is 1 in a cloud of that category, else 0. A scene may have 4,194,304 occupied voxels;
+Python's `popcloud run` cuts larger ones into tiles, and rooms into blocks.
 
   --out FOLDER    write the class of each point, its number as int64, to
                   FOLDER/NAME.labels.npy; the folder must be there
@@ -204,15 +205,33 @@ void print_answer(const std::string& file, const std::vector<std::string>& class
   std::printf("%s\t%s\t%.4f\n", file.c_str(), classes[static_cast<size_t>(best - answer)].c_str(), 1 / sum);
 }
 
+// The rows that the engine reads: positions as the model takes them, and the columns behind them.
+std::vector<float> prepared(const Points& cloud, const popcloud::Engine& engine) {
+  const size_t count = cloud.count(), own = engine.columns() - 3;
+  if (engine.points() && engine.points() != count && (own || engine.per_point()))
+    fail("expected the " + std::to_string(engine.points()) + " points that the model takes, found " +
+         std::to_string(count) + "; resample the cloud with its columns first");
+  std::vector<float> xyz = popcloud::prepare(cloud.xyz.data(), count, engine.points(), engine.normalize());
+  if (own == 0) return xyz;
+  std::vector<float> rows;
+  for (size_t i = 0; i < count; ++i) {
+    rows.insert(rows.end(), &xyz[3 * i], &xyz[3 * i] + 3);
+    for (size_t j = own * i; j < own * (i + 1); ++j) {
+      if (!std::isfinite(cloud.columns[j]))
+        fail("point " + std::to_string(i) + " has a column that is not finite");
+      rows.push_back(cloud.columns[j]);
+    }
+  }
+  return rows;
+}
+
 void run_on_clouds(const Arguments& arguments, popcloud::Engine& engine) {
+  const size_t columns = engine.columns();
   std::vector<std::vector<float>> points;
   std::vector<popcloud::Cloud> clouds;
   for (const std::string& path : arguments.clouds)
-    with_points(path, 0, [&](const Points& cloud) {
-      points.push_back(
-          popcloud::prepare(cloud.xyz.data(), cloud.count(), engine.points(), engine.normalize()));
-    });
-  for (const std::vector<float>& xyz : points) clouds.push_back({xyz.data(), xyz.size() / 3});
+    with_points(path, columns - 3, [&](const Points& cloud) { points.push_back(prepared(cloud, engine)); });
+  for (const std::vector<float>& rows : points) clouds.push_back({rows.data(), rows.size() / columns});
   std::vector<float> answers(clouds.size() * engine.classes().size());
   engine.run(clouds.data(), clouds.size(), answers.data());
   for (size_t i = 0; i < clouds.size(); ++i)
@@ -253,8 +272,9 @@ void write_labels(const std::string& path, const std::vector<int64_t>& labels) {
     throw std::runtime_error(path + ": can't be written; name a folder that is there and that you may write");
 }
 
-void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
-  size_t own = own_features(engine).size();
+// Asks `label` for the class of each point of each file, and says what it is.
+template <class Label>
+void label_points(const Arguments& arguments, const popcloud::Engine& engine, size_t own, Label label) {
   std::set<std::string> written;
   for (const std::string& path : arguments.clouds)
     if (!arguments.out.empty() && !written.insert(labels_path(arguments.out, path)).second)
@@ -262,15 +282,41 @@ void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
   for (const std::string& path : arguments.clouds)
     with_points(path, own, [&](const Points& points) {
       std::vector<int64_t> labels(points.count());
-      engine.label({points.xyz.data(), points.count(), points.columns.data(), own}, labels.data());
+      label(points, labels.data());
       print_counts(path, engine.classes(), labels);
       if (!arguments.out.empty()) write_labels(labels_path(arguments.out, path), labels);
     });
 }
 
+void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
+  const size_t own = own_features(engine).size();
+  label_points(arguments, engine, own, [&](const Points& points, int64_t* labels) {
+    engine.label({points.xyz.data(), points.count(), points.columns.data(), own}, labels);
+  });
+}
+
+// Networks on points with a class for each.
+void run_per_point(const Arguments& arguments, popcloud::Engine& engine) {
+  const size_t columns = engine.columns(), classes = engine.classes().size();
+  label_points(arguments, engine, columns - 3, [&](const Points& points, int64_t* labels) {
+    const std::vector<float> rows = prepared(points, engine);
+    const popcloud::Cloud cloud{rows.data(), points.count()};
+    std::vector<float> answers(cloud.points * classes);
+    engine.run(&cloud, 1, answers.data());
+    for (size_t i = 0; i < cloud.points; ++i) {
+      const float* answer = &answers[i * classes];
+      labels[i] = std::max_element(answer, answer + classes) - answer;
+    }
+  });
+}
+
 void run(const Arguments& arguments) {
   popcloud::Engine engine(arguments.model, arguments.options);
   if (engine.grid()) return run_on_scenes(arguments, engine);
+  if (engine.normalize() == "blocks")
+    throw Error(Fault::kFile, arguments.model + ": reads rooms in blocks, which this program does not cut; " +
+                                  "use Python's `popcloud run`");
+  if (engine.per_point()) return run_per_point(arguments, engine);
   if (!arguments.out.empty()) throw UsageError{"--out: the model gives a class per cloud, none per point"};
   run_on_clouds(arguments, engine);
 }
