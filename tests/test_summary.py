@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from grid_programs import every_grid_op
+from point_programs import point_programs, small_point_program
 from popcloud.errors import FileError
 from popcloud.packed.file import encode
 from popcloud.packed.program import Op
@@ -13,7 +14,7 @@ from popcloud.summary import Row, operations, summarize, table
 from programs import every_op, programs
 
 
-@given(programs())
+@given(programs() | point_programs())
 def test_bytes_add_up_to_the_file(program):
     size = len(encode(program))
     *rows, total = summarize(program, 1024, size)
@@ -97,3 +98,30 @@ def test_network_on_a_grid_counts_the_operations_of_a_scene_of_surfaces():
     assert f"OPs per scene of 1,000 sites on surfaces = float MAC + binary MAC / 64 = {operations(rows[-1]):,.0f}" in (
         table(rows, sites)
     )
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [  # channels as in small_point_program; ten points, and five of the level above
+        (Op.FARTHEST_POINTS, (0, 0, 0, 5 * 10 * 3)),
+        (Op.NEAREST, (0, 0, 0, 5 * 10 * 3)),
+        (Op.NEAREST_SIGNS, (0, 0, 5 * 5 * 3, 0)),
+        (Op.NEAREST_FEATURES, (0, 0, 0, 10 * 10 * 6)),
+        (Op.BALL, (0, 0, 0, 10 * 5 * 3)),
+        (Op.DENSITY, (0, 0, 0, 5 * 5 * 3)),
+        (Op.GATHER, (0, 0, 0, 0)),
+        (Op.SLICE, (0, 0, 0, 0)),
+        (Op.PRODUCT, (0, 0, 0, 5 * 3 * 3 * 2)),
+        (Op.MULTIPLY, (0, 0, 0, 5 * 6)),
+        (Op.LINEAR_GROUPS, (0, 3 * 4 + 4, 0, 10 * 3 * 4)),
+        (Op.BINARY_SUM, (3 * 2 * 3, 2 * 3 + 3, 5 * 3 * 3 * 2 * 3, 5 * 3 * 2 * 3)),
+    ],
+)
+def test_figures_of_a_step_on_points(op, expected):
+    row = next(row for row in summarize(small_point_program(), 10) if row.op == op.name)
+    assert (row.binary, row.floats, row.binary_macs, row.float_macs) == expected
+
+
+def test_groups_of_signs_count_their_own_inputs_alone():
+    row = next(row for row in summarize(small_point_program(), 10) if row.op == "BINARY_GROUPS")
+    assert (row.binary, row.binary_macs, row.float_macs) == (3, 5 * 3 * 3, 5 * 3 * 3)

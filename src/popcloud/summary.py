@@ -9,13 +9,18 @@ from popcloud.errors import FileError
 from popcloud.packed.file import data_offset
 from popcloud.packed.grid import offsets_of
 from popcloud.packed.layout import up
-from popcloud.packed.program import CONVOLUTIONS, Op, Program, Rows, Step, Value
+from popcloud.packed.points import SETTINGS, group_inputs
+from popcloud.packed.program import CONVOLUTIONS, Op, Program, Rows, Sampling, Step, Value
 from popcloud.packed.validate import BINARY
 
 FILE_ROW = "header, tables, names"
 TOTAL_ROW = "total"
 ACTIVE = 12  # neighbours of 27 that a site of a surface has: 7 to 16 in scans of rooms and towns, fewest at fine voxels
 SHRINK_BITS = 2  # each level has 2^2 times fewer sites of a surface
+SEARCHES = frozenset(  # that take the distance of every row of the answer to every row of the last input
+    (Op.FARTHEST_POINTS, Op.NEAREST, Op.NEAREST_FEATURES, Op.NEAREST_SIGNS, Op.BALL, Op.DENSITY)
+)
+PRODUCTS = frozenset((Op.LINEAR, Op.TRANSFORM, Op.SPARSE_CONV, Op.LINEAR_GROUPS, Op.PRODUCT))  # of floats
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,10 @@ class Row:
     name         of the value that the step writes
     op           the Op's name; empty for what is no step
     binary       1-bit parameters: weights, without the padding of their words
-    floats       32-bit parameters: float weights, scales, biases, thresholds, limits
+    floats       32-bit parameters: float weights, scales, biases, thresholds, limits; no radii or other settings
     binary_macs  multiply-adds of signs for one cloud; of a network on a grid for one scene of surfaces
-    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling and sums have none
+    float_macs   float multiply-adds for one cloud: products and per-channel scales; pooling and sums have none. A
+                 search counts as if it took all distances, a multiply-add per channel of each
     bytes        in the file, the padding of arrays to 64 bytes included
     """
 
@@ -78,44 +84,62 @@ def table(rows: Sequence[Row], sites: int | None = None) -> str:
 
 
 def _row(program: Program, step: Step, points: int) -> Row:
-    blobs = step.blobs
-    x, y = program.values[step.inputs[0]], program.values[step.output]
-    rows_out = _rows(y, points)
-    terms = x.channels * (offsets_of(x, y) if step.op in CONVOLUTIONS else 1)
-    pairs = _pairs(x, y, points) if step.op in CONVOLUTIONS else _rows(x, points)
-    product = pairs * x.channels * y.channels
+    blobs, y = step.blobs, program.values[step.output]
+    x = program.values[step.inputs[0]]
     binary = step.op in BINARY or step.op is Op.BINARY_SPARSE_CONV
-    multiplied = step.op in (Op.LINEAR, Op.TRANSFORM, Op.SPARSE_CONV)
+    signs = binary or step.op is Op.NEAREST_SIGNS
+    macs = _multiply_adds(program, step, points)
+    offsets = offsets_of(x, y) if step.op in CONVOLUTIONS else 1
     return Row(
         name=y.name,
         op=step.op.name,
-        binary=terms * y.channels if binary else 0,
-        floats=sum(blob.size for name, blob in blobs.items() if not (binary and name == "weight")),
-        binary_macs=product if binary else 0,
-        float_macs=(product if multiplied else 0) + _scales(step) * rows_out * y.channels,
+        binary=offsets * _weights(x, y, step) if binary else 0,
+        floats=sum(b.size for name, b in blobs.items() if name not in SETTINGS and not (binary and name == "weight")),
+        binary_macs=macs if signs else 0,
+        float_macs=(0 if signs else macs) + _scales(step) * _rows(program, y, points) * y.channels,
         bytes=sum(up(blob.nbytes) for blob in blobs.values()),
     )
 
 
-def _rows(value: Value, points: int) -> int:
+def _multiply_adds(program: Program, step: Step, points: int) -> int:
+    """Return how many multiply-adds a step has, of signs or of floats, without its scales."""
+    x, y = program.values[step.inputs[0]], program.values[step.output]
+    if step.op in SEARCHES:
+        among = program.values[step.inputs[-1]]
+        return _rows(program, y, points) * _rows(program, among, points) * among.channels
+    if step.op in CONVOLUTIONS:
+        return _pairs(program, x, y, points) * _weights(x, y, step)
+    if step.op not in BINARY | PRODUCTS:
+        return 0
+    return _rows(program, x, points) * (y.channels if step.op is Op.PRODUCT else _weights(x, y, step))
+
+
+def _weights(x: Value, y: Value, step: Step) -> int:
+    """Return how many weights a row is multiplied with; of a convolution, at one kernel offset."""
+    columns = step.blobs["scale"].size if step.op is Op.BINARY_SUM else y.channels
+    return group_inputs(y.name, step, x.channels, y.channels) * columns
+
+
+def _rows(program: Program, value: Value, points: int) -> int:
     """Return how many rows a value has; of sites, on a scene of surfaces."""
     if value.rows is Rows.CLOUD:
         return 1
-    shrunk = 1 << SHRINK_BITS * value.level if value.rows is Rows.SITES else 1
-    return -(-points // shrunk)
+    if isinstance(program.plan, Sampling):
+        return program.plan.count(points, value.level) * value.each
+    return -(-points // (1 << SHRINK_BITS * value.level))
 
 
-def _pairs(x: Value, y: Value, points: int) -> int:
+def _pairs(program: Program, x: Value, y: Value, points: int) -> int:
     """Return how many pairs of rows a convolution has: ACTIVE a site, or one per site of the finer level."""
-    rows = max(_rows(x, points), _rows(y, points))
+    rows = max(_rows(program, x, points), _rows(program, y, points))
     return rows * ACTIVE if x.level == y.level else rows
 
 
 def _scales(step: Step) -> int:
     """Return how many multiplications each element of the output takes on top of the products."""
-    if step.op in CONVOLUTIONS:
+    if step.op in CONVOLUTIONS or step.op is Op.BINARY_SUM:
         return len(step.blobs["scale"])
-    scaled = "scale" in step.blobs or step.op is Op.RPRELU
+    scaled = "scale" in step.blobs or step.op in (Op.RPRELU, Op.MULTIPLY)
     return int(scaled) + int(step.op is Op.BINARY_LINEAR and len(step.inputs) == 2)
 
 

@@ -18,6 +18,7 @@ MOST_EACH = (1 << 16) - 1  # rows per point, and neighbours that a search finds
 Rule = tuple[Sequence[tuple[Value, ...]], Value]  # what each input may be, and what the output is; without names
 
 OPS = POINT_OPS | {Op.CONCAT}
+SETTINGS = frozenset(("dilation", "radius", "bandwidth", "columns", "groups"))  # blobs that nobody learns
 ACTIVATED = frozenset((Op.LINEAR_GROUPS, Op.BINARY_GROUPS, Op.BINARY_SUM))
 
 
