@@ -6,7 +6,7 @@ The record is the value of the key "popcloud" in the file's metadata:
     digest     blake2b-16 over the record without this key, and every tensor's name and bytes in order of name
     recipe     the run's Recipe, as plain values
     classes    class names, in order
-    features   of scenes: names of the data set's feature columns
+    features   of scenes: names of the data set's feature columns; of parts and blocks: of the network's input columns
     stage      of scenes: what the network was in, see popcloud.learn.scenes.network
     epoch      how many epochs it was trained for
     metrics    what was measured then, by name
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from popcloud.errors import CheckpointError, FileError, RecipeError
 from popcloud.learn import backbones
+from popcloud.learn.recipe import Recipe
 from popcloud.learn.scenes import network
 from popcloud.learn.scenes.recipe import SceneRecipe
 from popcloud.learn.tasks import AnyRecipe, parse
@@ -53,7 +54,7 @@ class Trained:
     model     in eval mode, on the CPU
     epoch     how many epochs it was trained for
     metrics   what was measured then, by name: of the best network "validation"
-    features  of scenes: the names of the data set's feature columns
+    features  as the record has them
     """
 
     model: nn.Module
@@ -82,12 +83,22 @@ def build(
 ) -> nn.Module:
     """Return the recipe's network with fresh weights.
 
-    features, stage  of scenes: as the record has them; without a stage the network is as at the end of its training
+    features  of scenes, parts and blocks: names of the columns, as the record has them
+    stage     of scenes: as the record has it; without one the network is as at the end of its training
     """
     if isinstance(recipe, SceneRecipe):
         return network.build(recipe, classes, features, stage)
-    return backbones.build(
-        recipe.backbone, classes=classes, binarizer=recipe.binarizer, pool=recipe.pool, points=recipe.points
+    if isinstance(recipe, Recipe):
+        return backbones.build(
+            recipe.backbone, classes=classes, binarizer=recipe.binarizer, pool=recipe.pool, points=recipe.points
+        )
+    return backbones.build_points(
+        recipe.backbone,
+        classes=classes,
+        features=features,
+        binarizer=recipe.binarizer,
+        pool=recipe.pool,
+        points=recipe.points,
     )
 
 

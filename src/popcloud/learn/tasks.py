@@ -10,10 +10,16 @@ from popcloud.errors import RecipeError, unknown
 from popcloud.learn import fields as settings
 from popcloud.learn.recipe import Recipe
 from popcloud.learn.scenes.recipe import SceneRecipe
+from popcloud.learn.segmentation.recipe import BlockRecipe, PartRecipe
 
-AnyRecipe = Recipe | SceneRecipe
+AnyRecipe = Recipe | PartRecipe | BlockRecipe | SceneRecipe
 
-RECIPES: dict[str, type[Recipe] | type[SceneRecipe]] = {"classification": Recipe, "scenes": SceneRecipe}
+RECIPES: dict[str, type[AnyRecipe]] = {
+    "classification": Recipe,
+    "parts": PartRecipe,
+    "blocks": BlockRecipe,
+    "scenes": SceneRecipe,
+}
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> AnyRecipe:

@@ -32,11 +32,13 @@ from popcloud.learn.folder import RECIPE, RESULT, open_folder, write_json
 from popcloud.learn.layers import after_step, positive_shares, set_progress, weight_signs
 from popcloud.learn.progress import Reporter, Silent
 from popcloud.learn.run import Run, Task, begin, rows
+from popcloud.learn.segmentation import blocks, parts
 from popcloud.learn.stop import interrupts
 
 __all__ = ["RECIPE", "RESULT", "TASKS", "Result", "learning_rate", "train"]
 
-TASKS: dict[str, Task] = {"classification": classification}  # what this loop trains, by the recipe's field `task`
+# What this loop trains, by the recipe's field `task`.
+TASKS: dict[str, Task] = {"classification": classification, "parts": parts, "blocks": blocks}
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ def _close_epoch(run: Run) -> dict[str, Any]:
     began, place, recipe = time.monotonic(), run.place, run.recipe
     checked: dict[str, Any] = {}
     if len(run.data.validation):
-        checked = _named("validation", run.task.measure(recipe, run.model, run.data.validation))
+        figures = run.task.measure(recipe, run.model, run.data.validation)
+        checked = _named("validation", {name: value for name, value in figures.items() if isinstance(value, float)})
     # Without a validation set the last epoch counts: choosing by training accuracy would choose by noise.
     better = checked["validation"] > place.best if checked else place.epoch + 1 == recipe.epochs
     if better:

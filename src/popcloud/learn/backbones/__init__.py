@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from popcloud.learn.backbones.pointcnn import PointCNN
 from popcloud.learn.backbones.pointconv import PointConv
 from popcloud.learn.backbones.pointnet import PointNet
 from popcloud.learn.backbones.pointnet2 import PointNet2
+from popcloud.learn.backbones.pointnet_points import PointNetBlocks, PointNetParts
 from popcloud.learn.backbones.unet import UNet
 from popcloud.learn.designs import design_of
 
@@ -25,6 +26,16 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "dgcnn": DGCNN,
     "pointcnn": PointCNN,
     "pointconv": PointConv,
+}
+
+PART_BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "pointnet_parts_vanilla": partial(PointNetParts, transforms=False),
+    "pointnet_parts": partial(PointNetParts, transforms=True),
+}
+
+BLOCK_BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "pointnet_blocks_vanilla": partial(PointNetBlocks, transforms=False),
+    "pointnet_blocks": partial(PointNetBlocks, transforms=True),
 }
 
 SCENE_BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -40,6 +51,20 @@ def build(name: str, *, classes: int, binarizer: str, pool: str, points: int) ->
     if name not in BACKBONES:
         raise RecipeError(unknown("backbone", name, BACKBONES))
     return BACKBONES[name](classes=classes, binarizer=binarizer, pool=pool, points=points)
+
+
+def build_points(
+    name: str, *, classes: int, features: Sequence[str], binarizer: str, pool: str, points: int
+) -> nn.Module:
+    """Return a network with a class per point and fresh weights: net(x (B, n, features)) -> (B, n, classes).
+
+    features  names of the columns of x, "x", "y", "z" first
+    Raises RecipeError that names the valid ones.
+    """
+    known = PART_BACKBONES | BLOCK_BACKBONES
+    if name not in known:
+        raise RecipeError(unknown("backbone", name, known))
+    return known[name](classes=classes, features=features, binarizer=binarizer, pool=pool, points=points)
 
 
 def build_scene(

@@ -1,0 +1,1 @@
+"""Training with a class per point: parts of objects, and blocks of rooms."""
