@@ -17,7 +17,7 @@ from popcloud.learn.maps import TensorPyramid
 from popcloud.learn.shifted import ShiftedConv
 from popcloud.learn.sparse_layers import Add, ChildMean, Join, NormAct, SparseConv, Unpool
 from popcloud.packed.bits import pack_minus
-from popcloud.packed.program import Array, Grid, Kind, Program, Rows
+from popcloud.packed.program import POINT_OPS, Activation, Array, Grid, Kind, Program, Rows, Sampling, Step
 
 __all__ = ["EMIT", "Exported", "Tap", "export", "observe", "trace"]
 
@@ -65,7 +65,7 @@ def export(
     points: int = 0,
     normalize: str = "none",
     meta: dict[str, str] | None = None,
-    plan: Grid | None = None,
+    plan: Grid | Sampling | None = None,
     features: Sequence[str] = (),
 ) -> Exported:
     """Return the network as a Program; puts it in eval mode, which `observe` needs as well.
@@ -79,9 +79,11 @@ def export(
         if not bool(torch.isfinite(tensor).all()):
             raise ExportError(f"{name}: expected finite numbers, found NaN or infinity; export an earlier checkpoint")
     graph = trace(model)
-    writer = Writer(graph, *((3, Rows.POINT) if plan is None else (len(features), Rows.SITES)))
+    writer = Writer(graph, len(features) or 3, Rows.SITES if isinstance(plan, Grid) else Rows.POINT)
     for node in graph.graph.nodes:
         _write(writer, node)
+    if plan is None and any(_of_points(step) for step in writer.steps):
+        plan, features = Sampling(), ("x", "y", "z")
     program = Program(
         tuple(writer.values),
         tuple(writer.steps),
@@ -93,6 +95,11 @@ def export(
         tuple(features),
     )
     return Exported(program, writer.taps, graph)
+
+
+def _of_points(step: Step) -> bool:
+    """Return whether only programs with the plan `Sampling` have such a step."""
+    return step.op in POINT_OPS or step.activation is Activation.SIGMOID
 
 
 def _write(writer: Writer, node: fx.Node) -> None:

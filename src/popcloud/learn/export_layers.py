@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
+from popcloud.learn.binarizers import RealToBinary
 from popcloud.learn.export_writer import Signs, Tap, Writer, activation_of, array, as_half, plain, short
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU, Weighted
 from popcloud.learn.thresholds import mean_threshold, mismatch_limit
@@ -81,10 +83,13 @@ def _pool(writer: Writer, node: fx.Node, layer: PooledLayer, product: int) -> No
 def _binary_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     """A binary layer: bits out where only signs are read, floats where floats are."""
     check_binary(node, layer)
+    if layer.binarizer.bases > 1 or layer.gates:
+        (_several_bases if layer.binarizer.bases > 1 else _gated)(writer, node, layer)
+        return
     frozen = layer.binarizer.frozen(layer.weight)
     signs = writer.bits_of(writer.source(node), frozen.threshold)
     a, b = layer.folded()
-    turned = torch.where(a < 0, -1.0, 1.0)  # weights of falling channels are negated, so that outputs always rise
+    turned = _turned(layer)
     weight = pack_weights((unflipped(frozen.weights, signs) * turned[:, None]).numpy())
     if layer.binarizer.scales_rows:
         _row_scaled(writer, node, layer, signs.value, weight, a.abs(), b)
@@ -122,6 +127,67 @@ def _row_scaled(writer: Writer, node: fx.Node, layer: AnyLayer, bits: int, weigh
     blobs = {"weight": weight, "scale": short(a), "bias": short(b + layer.delta)}
     writer.step(Op.BINARY_LINEAR, (bits, factor), product, None, **blobs)
     _pool(writer, node, layer, product)
+
+
+def _several_bases(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
+    """A step per sign of the inputs, each of which adds the products with all signs of the weights; then the pool."""
+    frozen, source = layer.binarizer.frozen(layer.weight), writer.source(node)
+    turned = _turned(layer)
+    value: tuple[int, ...] = ()
+    for threshold, scale in zip(frozen.threshold, frozen.scale, strict=True):
+        signs = writer.bits_of(source, threshold)
+        weights = unflipped(frozen.weights.flatten(0, 1), signs).unflatten(0, (-1, layer.outputs)) * turned[:, None]
+        total = writer.beside(signs.value, f"{node.target}.sum", Kind.FLOAT, layer.outputs, None)
+        blobs: dict[str, Array] = {"weight": pack_weights(weights.flatten(0, 1).numpy())}
+        blobs["bias"] = np.zeros(layer.outputs, np.float32)
+        blobs["scale"] = array(scale[:, None].repeat(1, layer.outputs))
+        value = (writer.step(Op.BINARY_SUM, (signs.value, *value), total, None, **blobs),)
+    if isinstance(layer, PooledLayer):
+        pooled = writer.value(f"{node.target}.pool", Kind.FLOAT, Rows.CLOUD, layer.outputs, None)
+        value = (writer.step(Op.POOL_MEAN if layer.takes_mean else Op.POOL_MAX, value, pooled),)
+    _tail(writer, node, layer, value[0])
+
+
+def _gated(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
+    """The bare products or their pool, times the gate of the cloud. A gate is positive, so a maximum may come first."""
+    frozen, source = layer.binarizer.frozen(layer.weight), writer.source(node)
+    signs = writer.bits_of(source, frozen.threshold)
+    weight = pack_weights((unflipped(frozen.weights, signs) * _turned(layer)[:, None]).numpy())
+    op, rows = Op.BINARY_LINEAR, writer.values[signs.value].rows
+    if isinstance(layer, PooledLayer):
+        op, rows = Op.BINARY_MEAN if layer.takes_mean else Op.BINARY_MAX, Rows.CLOUD
+    product = writer.value(f"{node.target}.sum", Kind.FLOAT, rows, layer.outputs, None)
+    writer.step(
+        op, (signs.value,), product, None, weight=weight, scale=np.ones(1, np.float32), bias=np.zeros(1, np.float32)
+    )
+    gate = _gate(writer, f"{node.target}.gate", writer.float_of(source), layer.binarizer)
+    gated = writer.value(f"{node.target}.gated", Kind.FLOAT, rows, layer.outputs, None)
+    _tail(writer, node, layer, writer.step(Op.MULTIPLY, (product, gate), gated))
+
+
+def _gate(writer: Writer, name: str, x: int, binarizer: RealToBinary) -> int:
+    """sigmoid(W2 relu(W1 mean over the points)), one row."""
+    if writer.values[x].rows is Rows.POINT:
+        mean = writer.value(f"{name}.mean", Kind.FLOAT, Rows.CLOUD, binarizer.inputs, None)
+        x = writer.step(Op.POOL_MEAN, (x,), mean)
+    steps = ((binarizer.squeeze, "squeeze", Activation.RELU), (binarizer.excite, "excite", Activation.SIGMOID))
+    for linear, part, act in steps:
+        value = writer.value(f"{name}.{part}", Kind.FLOAT, Rows.CLOUD, linear.out_features, None)
+        x = writer.step(Op.LINEAR, (x,), value, act, weight=array(linear.weight.T), bias=array(linear.bias))
+    return x
+
+
+def _turned(layer: AnyLayer) -> Tensor:
+    """Return (outputs,) -1 where the output falls with the sum: there weights are negated, so that all rise."""
+    return torch.where(layer.folded()[0] < 0, -1.0, 1.0)
+
+
+def _tail(writer: Writer, node: fx.Node, layer: AnyLayer, value: int) -> None:
+    """Scale, batch norm and activation of sums that rise, as a step of their own."""
+    a, b = layer.folded()
+    b = b + layer.delta if isinstance(layer, PooledLayer) else b
+    blobs = {"scale": short(a.abs()), "bias": short(b)}
+    writer.floats[node.name] = _affine(writer, Op.AFFINE, node, (value,), writer.values[value].rows, layer, **blobs)
 
 
 def check_binary(node: fx.Node, layer: Weighted) -> None:

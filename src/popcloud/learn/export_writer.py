@@ -235,9 +235,10 @@ class Writer:
             elif isinstance(module, Join):
                 self._collect_join(node, user, found)
             elif is_binary(module) and self._root(user.args[0]) is node:
-                found.add_signs(module.binarizer.threshold(module.weight)[part])
+                for threshold in module.binarizer.thresholds(module.weight):
+                    found.add_signs(threshold[part])
                 found.floats |= any(self._root(argument) is node for argument in user.args[1:])  # as a shortcut
-                found.floats |= module.binarizer.scales_rows and not isinstance(module, SparseConv)
+                found.floats |= module.binarizer.reads_floats and not isinstance(module, SparseConv)
             else:
                 found.floats = True
 
@@ -245,7 +246,8 @@ class Writer:
         for user in self._users(node):
             layer = module_of(self.graph, user)
             if is_binary(layer) and self._root(user.args[0]) is node:
-                found.add_signs(switch(norm, layer.binarizer.threshold(layer.weight))[0][part])
+                for threshold in layer.binarizer.thresholds(layer.weight):
+                    found.add_signs(switch(norm, threshold)[0][part])
             else:
                 view = affine_of(norm, node.name)
                 found.add_affine(view if whole else view.part(part))

@@ -33,9 +33,9 @@ class RealToBinary(Binarizer):
         return self.alpha
 
     def gate(self, x: Tensor) -> Tensor:
-        """Return the gates (B, 1 .., outputs); without gradients with a program's bits."""
+        """Return the gates (B, 1 .., outputs); in eval mode with a program's bits, and no gradient."""
         rows = x.view(len(x), -1, self.inputs)
-        if self.training or torch.is_grad_enabled():
+        if self.training:
             gates = self.excite(self.squeeze(rows.mean(1)).relu()).sigmoid()
         else:
             hidden = ordered.linear(ordered.mean(rows), self.squeeze.weight, self.squeeze.bias).relu()
