@@ -134,14 +134,18 @@ class Weighted(nn.Module):
         Those are added up in the order of BINARY_SUM, with one rounding each: input by input, weight by weight.
         """
         if self.binarizer is None or self.binarizer.bases == 1:
-            return F.linear(*self.exact_operands(x))
+            return self.multiplied(*self.exact_operands(x))
         frozen = self.binarizer.frozen(self.weight)
-        total = x.new_zeros(*x.shape[:-1], self.outputs)
+        total = x.new_zeros(())
         for threshold, scales in zip(frozen.threshold, frozen.scale, strict=True):
             seen = signs(x - threshold)
             for weights, scale in zip(frozen.weights, scales, strict=True):
-                total = ordered.fma(F.linear(seen, weights), scale, total)
+                total = ordered.fma(self.multiplied(seen, weights), scale, total)
         return total
+
+    def multiplied(self, seen: Tensor, weight: Tensor) -> Tensor:
+        """Return the products (.., outputs) of inputs (.., inputs) and weights (outputs, inputs)."""
+        return F.linear(seen, weight)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return (a, b), each (outputs,): scale (that of one base), bias and batch norm in eval mode as d a + b."""
