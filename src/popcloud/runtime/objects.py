@@ -1,0 +1,110 @@
+"""Models on points, ready to answer: from clouds to the rows that they read, and back to the points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popcloud.cloud import PointCloud, check_xyz, prepare_rows
+from popcloud.errors import CloudError, RecipeError, unknown
+from popcloud.geometry import blocks
+
+Floats = NDArray[np.float32]
+Cloud = ArrayLike | PointCloud
+
+CATEGORY = "category:"  # before the category's name, in the name of the column that is 1 for its objects
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What a model on points reads and answers.
+
+    features   names of the columns that it reads, x, y, z first
+    classes    the class names; of parts "Category/part"
+    points     a cloud is resampled to so many, 0: not
+    normalize  as Program has it
+    per_point  whether the answer has a row per point
+    answer     rows of clouds, ready for the network, to its answers
+    """
+
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+    points: int
+    normalize: str
+    per_point: bool
+    answer: Callable[[list[Floats]], Sequence[Floats]]
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Return the names of the features that a cloud brings beside x, y, z, in order."""
+        if self.normalize == "blocks":
+            return blocks.COLOURS
+        return tuple(name for name in self.features[3:] if not name.startswith(CATEGORY))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Return the categories that must be told apart by the caller; () of models that take none."""
+        return tuple(name.removeprefix(CATEGORY) for name in self.features if name.startswith(CATEGORY))
+
+    def answers(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> Floats:
+        """Return the answer to a cloud, (classes,) or (N, classes).
+
+        category  of the object, for models with `categories`
+        name      says which cloud in the message
+        Raises CloudError for a cloud that can't be used or lacks features, RecipeError for a category that is missing,
+        unknown or not asked for.
+        """
+        if self.normalize == "blocks":
+            self.check_category(category)
+            return self._blocks(*self._parts(cloud, name), name)
+        return self.answer([self.ready(cloud, category, name)])[0]
+
+    def ready(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> Floats:
+        """Return the rows (N, F) that the network reads of a cloud, but of rooms; arguments and errors as `answers`."""
+        self.check_category(category)
+        xyz, own = self._parts(cloud, name)
+        told = [np.full(len(xyz), feature == f"{CATEGORY}{category}", np.float32) for feature in self.features[3:]]
+        brought = dict(zip(self.own, own.T, strict=True))
+        columns = [brought.get(feature, other) for feature, other in zip(self.features[3:], told, strict=True)]
+        return prepare_rows(np.column_stack([xyz, *columns]), self.points, self.normalize, name)
+
+    def labels(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> NDArray[np.int64]:
+        """Return the class with the largest answer, () or (N,); of a category's object, among its parts alone."""
+        return self.chosen(self.answers(cloud, category, name), category)
+
+    def chosen(self, answers: Floats, category: str | None = None) -> NDArray[np.int64]:
+        """Return the class with the largest of the answers (..., classes), among those of the category."""
+        own = np.array(self.classes_of(category))
+        return np.asarray(own[answers[..., own].argmax(axis=-1)], np.int64)
+
+    def classes_of(self, category: str | None) -> list[int]:
+        """Return the classes that an object of the category may have: its parts, or all where there are none."""
+        parts = [] if category is None else [i for i, c in enumerate(self.classes) if c.startswith(f"{category}/")]
+        return parts or list(range(len(self.classes)))
+
+    def check_category(self, category: str | None) -> None:
+        """Raise RecipeError unless the category is one that the model was trained for."""
+        if category is None and self.categories:
+            raise RecipeError(f"category: expected one of {', '.join(self.categories)}, found none; say what it is")
+        if category is not None and category not in self.categories:
+            if not self.categories:
+                raise RecipeError(f"category {category!r}: this model takes none; leave it out")
+            raise RecipeError(unknown("category", category, self.categories))
+
+    def _parts(self, cloud: Cloud, name: str) -> tuple[Floats, Floats]:
+        """Return the positions (N, 3) and the features (N, F) of a cloud."""
+        given = cloud if isinstance(cloud, PointCloud) else PointCloud(np.asarray(cloud, np.float32))
+        xyz, wanted = check_xyz(given.xyz, name), self.own
+        found = 0 if given.features is None else given.features.shape[1]
+        if found != len(wanted) and wanted:
+            raise CloudError(f"{name}: expected the features {', '.join(wanted)}, found {found}; pass a PointCloud")
+        return xyz, np.zeros((len(xyz), 0), np.float32) if given.features is None else given.features
+
+    def _blocks(self, xyz: Floats, colours: Floats, name: str) -> Floats:
+        answer = np.empty((len(xyz), len(self.classes)), np.float32)
+        for block in blocks.blocks_of(xyz, colours, most=blocks.POINTS, name=name):
+            answer[block.rows] = self.answer([block.features])[0]
+        return answer
