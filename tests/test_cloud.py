@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from popcloud.cloud import CloudSet, PointCloud, SceneSet, check_xyz, normalize, prepare, resample
+from popcloud.cloud import (
+    CloudSet,
+    PointCloud,
+    SceneSet,
+    check_rows,
+    check_xyz,
+    normalize,
+    prepare,
+    prepare_rows,
+    resample,
+)
 from popcloud.errors import CloudError
 
 finite = st.floats(-1000, 1000, width=32)
@@ -99,6 +109,36 @@ def test_prepare_resamples_before_it_normalizes(rng):
     expected = normalize(resample(xyz.astype(np.float32), 8), "unit_sphere")
     np.testing.assert_array_equal(prepare(xyz, 8, "unit_sphere"), expected)
     assert len(prepare(xyz, 0, "none")) == 50
+
+
+def test_rows_are_resampled_whole_and_their_positions_normalised(rng):
+    rows = rng.standard_normal((50, 5)).astype(np.float32) + 7
+    ready = prepare_rows(rows, 8, "unit_sphere")
+    np.testing.assert_array_equal(ready[:, :3], prepare(rows[:, :3], 8, "unit_sphere"))
+    np.testing.assert_array_equal(ready[:, 3:], resample(rows, 8)[:, 3:])
+    for how in ("none", "blocks"):
+        np.testing.assert_array_equal(prepare_rows(rows, 0, how), rows)
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (np.zeros((0, 4)), "at least one point"),
+        (np.zeros((4, 2)), r"expected shape \(N, 3\) or wider, found \(4, 2\)"),
+        (np.zeros(4), r"found \(4,\)"),
+        ([[0, 0, 0, np.nan], [0, 0, 0, 0]], "1 of 2 points are not finite"),
+        ([[0, 0, 0, 1e300]], "1 of 1 points are not finite"),
+        ("abc", r"numbers of shape \(N, F\)"),
+    ],
+)
+def test_rows_that_are_no_cloud_are_refused(bad, says):
+    with pytest.raises(CloudError, match=says):
+        check_rows(bad)
+
+
+def test_unknown_normalisation_of_rows_is_refused():
+    with pytest.raises(CloudError, match="unknown normalisation 'box'"):
+        prepare_rows(np.zeros((1, 4)), 0, "box")
 
 
 def test_subset_keeps_points_labels_and_classes_together(rng):
