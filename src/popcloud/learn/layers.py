@@ -119,7 +119,9 @@ class Weighted(nn.Module):
         if self.norm is not None or self.binarizer is None:
             return self.bias
         offset: Tensor | None = self.binarizer.offset(self.weight)
-        return offset if self.bias is None or offset is None else self.bias + offset
+        if offset is None:
+            return self.bias
+        return offset if self.bias is None else self.bias + offset
 
     def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is multiplied in eval mode: bare signs of one base, so that every sum is an exact integer."""

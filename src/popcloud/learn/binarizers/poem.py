@@ -80,7 +80,10 @@ class Poem(Binarizer):
 
     def inputs_signs(self, x: Tensor) -> Tensor:
         """Signs of the batch norm's output."""
-        return SteSign.apply(self.norm(x.flatten(0, -2)).view(x.shape))
+        if self.training:
+            return SteSign.apply(self.norm(x.flatten(0, -2)).view(x.shape))
+        a, b = self.norm.folded()
+        return SteSign.apply(x * a + b)
 
     def trained_weights(self, weight: Tensor) -> Tensor:
         """Scaled signs, with the terms of POEM in their gradient."""
