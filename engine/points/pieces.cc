@@ -54,7 +54,7 @@ void product(const Layer& layer, const KernelTable& table, const Piece& piece, S
   const size_t k = std::max<size_t>(1, layer.in[0].each), wide = layer.in[1].channels, c = layer.inputs;
   auto x = static_cast<const float*>(piece.inputs[0]), m = static_cast<const float*>(piece.inputs[1]);
   auto out = static_cast<float*>(piece.output);
-  float* turned = scratch.matrix.take<float>(c * k);
+  float* turned = scratch.sums.take<float>(c * k);  // TRANSFORM's matrix lasts for all blocks
   for (size_t p = 0; p < piece.points; ++p, x += k * c, m += k * wide, out += c * wide) {
     for (size_t i = 0; i < k; ++i)
       for (size_t j = 0; j < c; ++j) turned[j * k + i] = x[i * c + j];

@@ -344,6 +344,7 @@ inline Bytes points_network(unsigned seed) {
   int32_t ball = w.step(Op::kBall, {few, xyz}, {kI, kP, 4, 1}, {w.one(9)});
   int32_t moved =
       w.step(Op::kSubtract, {w.step(Op::kGather, {xyz, ball}, {kF, kP, 3, 1, 4}), few}, {kF, kP, 3, 1, 4});
+  moved = w.add(Op::kTransform, {moved, w.add(Op::kLinear, {w.add(Op::kPoolMean, {xyz}, 3)}, 9)}, 3);
   int32_t wide = w.add(Op::kLinear, {moved}, 9, Activation::kSigmoid);
   int32_t y = w.step(Op::kProduct, {wide, w.add(Op::kLinear, {moved}, 8)}, {kF, kP, 72, 1});
   y = w.step(Op::kMultiply, {y, w.step(Op::kDensity, {few}, {kF, kP, 1, 1}, {w.one(0.5f)})}, {kF, kP, 72, 1});
