@@ -52,12 +52,12 @@ inline std::vector<size_t> shape_of(const Value& value, size_t rows) {
 // The data of an array that is a value with so many rows.
 inline const void* checked(const Value& value, size_t rows, const Any& array) {
   const nb::dlpack::dtype types[] = {nb::dtype<float>(), nb::dtype<uint64_t>(), nb::dtype<int32_t>()};
-  const char* const names[] = {"float32", "uint64", "int32"};
+  const char* const names[] = {"a float32", "a uint64", "an int32"};
   const size_t kind = static_cast<size_t>(value.kind);
   const std::vector<size_t> want = shape_of(value, rows);
   const bool fits = array.ndim() == 2 && array.shape(0) == want[0] && array.shape(1) == want[1] &&
                     array.dtype() == types[kind];
-  require(fits, "value '" + value.name + "' must be a " + names[kind] + " array of (" +
+  require(fits, "value '" + value.name + "' must be " + names[kind] + " array of (" +
                     std::to_string(want[0]) + ", " + std::to_string(want[1]) + ")");
   return array.data();
 }

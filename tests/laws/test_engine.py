@@ -5,6 +5,7 @@ Kernel tables, thread counts, fusions and shortcuts are ways; a way that changes
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grid_programs import every_grid_op
+from point_programs import FEWEST, PointBuilder, cloud_of, every_point_op, point_programs, random_point_program
 from popcloud import native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError, EngineError, FileError
 from popcloud.packed.file import write
-from popcloud.packed.program import Activation, Kind, Op, Program
+from popcloud.packed.program import Activation, Kind, Op, Program, Rows
 from popcloud.runtime import reference
 from programs import Builder, every_op, programs, random_program
 
@@ -27,7 +29,9 @@ POINTS = (1, 2, 3, 17, 100, 300)
 
 
 def cloud(program, rng, points=300):
-    """A cloud as the engine takes it, with many equal points."""
+    """A cloud as the engine takes it, with many equal points; on points one large enough to be searched."""
+    if program.plan is not None:
+        return cloud_of(rng, FEWEST + points, program)
     few = rng.normal(size=(max(1, points // 4), 3)).astype(np.float32)
     return prepare(few[rng.integers(len(few), size=points)], program.points, program.normalize)
 
@@ -51,34 +55,50 @@ def pointnet(seed, pool=Op.BINARY_MAX_BITS):
     return Program(tuple(build.values), tuple(build.steps), 0, "unit_sphere", tuple("abcde"))
 
 
+def answer(program, xyz):
+    """What the reference answers to a cloud that is prepared already."""
+    return reference.run(replace(program, points=0, normalize="none"), xyz)
+
+
+def every_point_answer(seed):
+    return every_point_op(seed, by_point=True)
+
+
 def equal(a, b):
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(equal, a, b))
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@settings(max_examples=60)
-@given(programs(), st.sampled_from(POINTS), st.integers(0, 1000))
+@settings(max_examples=100)
+@given(programs() | point_programs(), st.sampled_from(POINTS), st.integers(0, 1000))
 def test_answers_are_the_reference_s(load, program, points, seed):
     xyz = cloud(program, np.random.default_rng(seed), points)
-    bare = Program(program.values, program.steps, 0, "none", program.classes)  # the cloud is prepared already
-    assert equal(load(program).run([xyz])[0], reference.run(bare, xyz))
+    assert equal(load(program).run([xyz])[0], answer(program, xyz))
 
 
 @pytest.mark.parametrize("kernels", engine.available())
 @pytest.mark.parametrize("points", POINTS)
-def test_each_step_alone_is_the_reference_s(load, kernels, points, rng):
-    program = every_op(points)
+@pytest.mark.parametrize("network", [every_op, every_point_op])
+def test_each_step_alone_is_the_reference_s(load, network, kernels, points, rng):
+    program = network(points)
     one = load(program, kernels=kernels)
-    values = reference.values(program, rng.normal(size=(points, 3)))
+    values = reference.values(program, cloud(program, rng, points))
     for index, step in enumerate(program.steps):
-        found = one.step(index, [values[i] for i in step.inputs], points)
+        found = one.step(index, [values[i] for i in step.inputs], len(values[0]))
         assert equal(found, values[step.output]), step.op.name
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("network", [random_program, every_op, pointnet])
+@pytest.mark.parametrize(
+    ("network", "seed"),
+    [
+        *product([random_program, every_op, pointnet], range(8)),
+        *product([random_point_program, every_point_op, every_point_answer], range(2)),
+    ],
+)
 def test_every_way_gives_the_same_bits(load, network, seed, rng):
     program = network(seed)
-    clouds = [cloud(program, rng, points) for points in (1, 100, 1000)]
+    clouds = [cloud(program, rng, points) for points in (1, 100, 1000 if program.plan is None else 101)]
     plain = load(program, kernels="portable", threads=1, **PLAIN).run(clouds)
     switches = [dict(zip(PLAIN, on, strict=True)) for on in product([False, True], repeat=3)]
     for kernels, threads, options in product(engine.available(), (1, 2, 3), switches):
@@ -89,8 +109,7 @@ def test_every_way_gives_the_same_bits(load, network, seed, rng):
 def test_equal_points_count_where_they_must(load, pool, rng):
     program = pointnet(1, pool)
     xyz = cloud(program, rng, 1000)
-    bare = Program(program.values, program.steps, 0, "none", program.classes)
-    assert equal(load(program).run([xyz])[0], reference.run(bare, xyz))
+    assert equal(load(program).run([xyz])[0], answer(program, xyz))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
@@ -100,26 +119,41 @@ def test_a_batch_is_its_clouds_one_by_one(load, count, rng):
     alone = load(program, threads=1)
     answers = load(program, threads=3).run(clouds)
     assert answers.shape == (count, 5)
-    for one, answer in zip(clouds, answers, strict=True):
-        assert equal(alone.run([one])[0], answer)
+    for one, found in zip(clouds, answers, strict=True):
+        assert equal(alone.run([one])[0], found)
 
 
-def test_the_engine_says_what_the_file_says(load):
-    program = random_program(5, points=77, normalize="unit_sphere")
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
+def test_a_batch_of_answers_per_point_is_its_clouds_one_by_one(load, count, rng):
+    program = every_point_answer(3)
+    clouds = [cloud(program, rng, 20 * i + 1) for i in range(count)]
+    alone = load(program, threads=1)
+    answers = load(program, threads=3).run(clouds)
+    assert [a.shape for a in answers] == [(len(c), 3) for c in clouds]
+    assert all(equal(alone.run([one])[0], found) for one, found in zip(clouds, answers, strict=True))
+
+
+@pytest.mark.parametrize("network", [random_program, random_point_program])
+def test_the_engine_says_what_the_file_says(load, network):
+    program = replace(network(5, points=77), normalize="unit_sphere")
     one = load(program, threads=2)
     assert (one.points, one.normalize, tuple(one.classes), one.threads) == (77, "unit_sphere", program.classes, 2)
     assert one.kernels == engine.available()[0]
-    assert one.values == [(v.name, int(v.kind), int(v.rows), v.channels, v.level) for v in program.values]
+    assert one.values == [(v.name, int(v.kind), int(v.rows), v.channels, v.level, v.each) for v in program.values]
+    assert one.per_point == (program.values[program.steps[-1].output].rows is Rows.POINT)
+    assert one.sampling == (program.plan and list(program.plan.ratios))
+    assert tuple(one.features) == program.features
     assert one.steps == [(list(s.inputs), list(s.outputs)) for s in program.steps]
 
 
-def test_profile_names_every_step_and_memory_grows_with_the_cloud(load, rng):
-    program = pointnet(0)
+@pytest.mark.parametrize("network", [pointnet, every_point_op])
+def test_profile_names_every_step_and_memory_grows_with_the_cloud(load, network, rng):
+    program = network(0)
     one = load(program)
     assert len(one.profile(cloud(program, rng, 200), 3)) == len(program.steps)
     assert min(one.profile(cloud(program, rng, 200), 3)) >= 0
     before = one.memory()
-    one.run([cloud(program, rng, 2000)])
+    one.run([cloud(program, rng, 1000)])
     assert one.memory() > before > 0
 
 
@@ -183,6 +217,36 @@ def test_impossible_threads_are_refused(load, threads):
 def test_clouds_of_another_shape_are_refused(load, shape, message):
     with pytest.raises(CloudError, match=message):
         load(pointnet(0)).run([np.zeros(shape, np.float32)])
+
+
+def test_clouds_on_points_that_do_not_fit_are_refused(load, rng):
+    one = load(every_point_op(0))
+    with pytest.raises(CloudError, match=r"4 columns, expected the model's 5; pass those that `features` names"):
+        one.run([np.zeros((80, 4), np.float32)])
+    with pytest.raises(CloudError, match=r"layer 'nearest_\d+': "):
+        one.run([np.zeros((5, 5), np.float32)])
+
+
+def test_an_empty_ball_names_its_layer(load):
+    build = PointBuilder(np.random.default_rng(0))
+    moved = build.add(Op.AFFINE, 0)
+    ball = build.search(Op.BALL, 0, moved, 2, 1e-6)
+    program = build.program(2, build.add(Op.POOL_MAX, build.gather(0, ball)))
+    with pytest.raises(CloudError, match=f"layer '{program.values[ball].name}': "):
+        load(program).run([np.ones((9, 3), np.float32)])
+
+
+@pytest.mark.parametrize("wrong", [-1, 50])
+def test_indices_that_are_no_rows_are_refused(load, wrong):
+    build = PointBuilder(np.random.default_rng(0))
+    near = build.search(Op.NEAREST, 0, 0, 3)
+    program = build.program(2, build.add(Op.POOL_MAX, build.gather(0, near)))
+    index = np.zeros((50, 3), np.int32)
+    index[7, 2] = wrong
+    with pytest.raises(CloudError, match=f"expected rows of 0 to 49, found {wrong}"):
+        load(program).step(1, [np.zeros((50, 3), np.float32), index], 50)
+    with pytest.raises(EngineError, match=r"must be an int32 array of \(50, 3\)"):
+        load(program).step(1, [np.zeros((50, 3), np.float32), index.astype(np.int64)], 50)
 
 
 def test_steps_refuse_what_does_not_fit(load):
