@@ -137,9 +137,11 @@ def columns(xyz: Floats, size: float = SIZE, stride: float | None = None, *, nam
         raise CloudError(f"{name}: {wide} m are too wide for columns of {size:g} m; remove stray points, or use metres")
     cells = np.maximum(np.ceil(extent / np.float32(step)), 1).astype(np.int64)
     at = np.minimum(np.floor(shifted / np.float32(step)).astype(np.int64), cells - 1)
-    order = np.lexsort((at[:, 1], at[:, 0]))  # stable: the rows of a cell rise
-    kept, starts = np.unique(at[order], axis=0, return_index=True)
-    groups = {(x, y): rows for (x, y), rows in zip(kept.tolist(), np.split(order, starts[1:]), strict=True)}
+    keys = at[:, 0] * cells[1] + at[:, 1]
+    order = np.argsort(keys, kind="stable")  # the rows of a cell rise
+    kept, starts = np.unique(keys[order], return_index=True)
+    cut = zip(kept.tolist(), np.split(order, starts[1:]), strict=True)
+    groups = {divmod(key, int(cells[1])): rows for key, rows in cut}
     if reach == 1:
         return list(groups.values())
     return _overlapping(groups, reach, np.maximum(cells - reach, 0))
