@@ -34,6 +34,8 @@ def lived_in(layer: layers.Weighted) -> layers.Weighted:
         norm.weight.uniform_(0.5, 2)
         norm.weight[::3] *= -1
         norm.bias.normal_()
+    if layer.binarizer is not None:
+        layer.binarizer.eval()  # a batch norm of its own goes by its running statistics
     return layer.double()
 
 
@@ -42,9 +44,16 @@ def plain_products(layer: layers.Weighted, x: torch.Tensor) -> torch.Tensor:
     if layer.binarizer is None:
         return x @ layer.weight.T
     frozen = layer.binarizer.frozen(layer.weight)
+    if layer.binarizer.bases > 1:
+        seen = torch.where(x < frozen.threshold.view(-1, *[1] * (x.ndim - 1), layer.inputs), -1.0, 1.0).to(x)
+        return torch.einsum("nm,n...k,mck->...c", frozen.scale, seen, frozen.weights)
     seen = torch.where(x < frozen.threshold, -1.0, 1.0).to(x)
     if layer.binarizer.scales_rows:
         seen = seen * x.abs().mean(-1, keepdim=True)
+    if layer.binarizer.gates:
+        mean = x.mean(tuple(range(1, x.ndim - 1)), keepdim=True)
+        gate = layer.binarizer.excite(layer.binarizer.squeeze(mean).relu()).sigmoid()
+        return seen @ (frozen.weights * frozen.scale[:, None]).T * gate
     return seen @ (frozen.weights * frozen.scale[:, None]).T
 
 
@@ -272,7 +281,7 @@ def test_weight_signs_are_those_that_eval_mode_uses(binarizer):
     model = Small(binarizer)
     found = layers.weight_signs(model)
     assert list(found) == ["pooled", "last"]
-    frozen = model.last.binarizer.frozen(model.last.weight).weights
+    frozen = model.last.binarizer.frozen(model.last.weight).weights  # a fresh network has no falling batch norm
     assert torch.equal(torch.where(found["last"], 1.0, -1.0), frozen)
 
 

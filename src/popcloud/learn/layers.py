@@ -128,7 +128,8 @@ class Weighted(nn.Module):
         if self.binarizer is None:
             return x, self.weight
         frozen = self.binarizer.frozen(self.weight)
-        return signs(x - frozen.threshold), frozen.weights if self.weights_binary else self.weight
+        weight = frozen.weights if self.weights_binary else self.binarizer.unsigned(self.weight)
+        return signs(x - frozen.threshold), weight
 
     def sums(self, x: Tensor) -> Tensor:
         """Return what is summed per row in eval mode, (..., outputs): products of signs, of several bases all of them.
@@ -290,11 +291,21 @@ class PooledLayer(Weighted):
 
 
 class Transform(nn.Module):
-    """x (B, n, d) times the matrix (identity + m), m (B, d * d) from a T-Net (PointNet 2017, section 4.2)."""
+    """x (B, n, d) times the matrix (identity + m), m (B, d * d) from a T-Net (PointNet 2017, section 4.2).
+
+    ordered  eval mode has the bits of the program's TRANSFORM, where no gradient is wanted
+    """
+
+    def __init__(self, *, ordered: bool = False):
+        super().__init__()
+        self.ordered = ordered
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
         """(B, n, d), (B, d * d) -> (B, n, d)."""
-        return torch.bmm(x, self.matrix(m, x.shape[-1]))
+        matrix = self.matrix(m, x.shape[-1])
+        if self.ordered and not self.training and not torch.is_grad_enabled():
+            return ordered.products(x, matrix)
+        return torch.bmm(x, matrix)
 
     @staticmethod
     def matrix(m: Tensor, width: int) -> Tensor:

@@ -101,6 +101,10 @@ class Binarizer(nn.Module):
         """Return the thresholds of each base, (inputs,)."""
         return list(self.threshold(weight).view(-1, self.inputs))
 
+    def unsigned(self, weight: Tensor) -> Tensor:
+        """Return latent weights as they meet the inputs' signs, in a stage in which they are not signs yet."""
+        return weight
+
     def initialise(self, x: Tensor, weight: Tensor) -> None:
         """Set parameters that depend on data by the first real batch x (..., inputs); before the optimiser is built."""
 

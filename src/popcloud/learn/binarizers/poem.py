@@ -108,5 +108,9 @@ class Poem(Binarizer):
     @torch.no_grad()
     def frozen(self, weight: Tensor) -> Frozen:
         """Return thresholds, and weights negated where the batch norm before them falls."""
-        turn = torch.where(self.norm.folded()[0] < 0, -1.0, 1.0).to(weight.dtype).repeat(weight.shape[1] // self.inputs)
-        return Frozen(self.threshold(weight), signs(weight) * turn, self.alpha.detach())
+        return Frozen(self.threshold(weight), self.unsigned(signs(weight)), self.alpha.detach())
+
+    def unsigned(self, weight: Tensor) -> Tensor:
+        """Return weights negated where the batch norm before them falls."""
+        turn = torch.where(self.norm.folded()[0] < 0, -1.0, 1.0).to(weight.dtype)
+        return weight * turn.repeat(weight.shape[1] // self.inputs)
