@@ -86,7 +86,7 @@ def test_a_file_that_is_missing_is_named(root, lost):
         ("label", np.zeros((5, 15), np.uint8), r"expected data \(M, N, 9\) and label \(M, N\)"),
         ("label", np.full((5, 16), 13, np.uint8), "expected labels 0 to 12, found 13 to 13"),
         ("data", np.full((5, 16, 9), np.nan, np.float32), "expected finite numbers"),
-        ("label", None, "expected the arrays data, label, at least one is missing"),
+        ("label", None, "expected the arrays data and label, at least one is missing"),
     ],
 )
 def test_a_damaged_file_is_named(root, name, value, says):

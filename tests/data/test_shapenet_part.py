@@ -200,7 +200,7 @@ def test_a_file_of_the_hdf5_form_that_is_missing(hdf5, lost):
         ("label", np.full((16, 1), 16, np.uint8), "expected categories 0 to 15, found 16"),
         ("pid", np.full((16, 40), 50, np.uint8), "expected parts 0 to 49"),
         ("data", np.full((16, 40, 3), np.nan, np.float32), "expected finite numbers"),
-        ("pid", None, "expected the arrays data, label, pid, at least one is missing"),
+        ("pid", None, "expected the arrays data, label and pid, at least one is missing"),
     ],
 )
 def test_a_file_of_the_hdf5_form_that_is_damaged(hdf5, name, value, says):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,18 @@ from popcloud.data.scene_files import damaged
 from popcloud.errors import DatasetError
 
 
-def read_arrays(path: Path, *names: str, rows: Sequence[int] | None = None) -> list[NDArray[Any]]:
-    """Return whole arrays of a file by name, or some of their `rows`, which rise.
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Return arrays of a file by name, two or more.
 
     Raises DatasetError for a file that can't be read or lacks one of them, and without h5py.
     """
     open_file = h5py().File
     try:
         with open_file(path, "r") as file:
-            return [np.asarray(file[name][()] if rows is None else file[name][list(rows)]) for name in names]
+            return [np.asarray(file[name][()]) for name in names]
     except KeyError as error:
-        raise damaged(path, f"expected the arrays {', '.join(names)}, at least one is missing") from error
+        wanted = f"{', '.join(names[:-1])} and {names[-1]}"
+        raise damaged(path, f"expected the arrays {wanted}, at least one is missing") from error
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise damaged(path, f"not a readable HDF5 file ({' '.join(str(error).split())})") from error
 
@@ -33,5 +33,6 @@ def h5py() -> Any:
     try:
         import h5py  # only this form needs it: the run time gets along without
     except ImportError as error:
-        raise DatasetError("the HDF5 form needs h5py: pip install 'popcloud[learn]'; or use another form") from error
+        way_out = "pip install 'popcloud[learn]', or use another form of the data set"
+        raise DatasetError(f"the HDF5 form needs h5py: {way_out}") from error
     return h5py

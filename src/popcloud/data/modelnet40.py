@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from popcloud.cloud import CloudSet, Floats, normalize
 from popcloud.data.common import SPLITS, check_request, choose_classes, keep_classes, keep_clouds, normalize_all
 from popcloud.data.files_off import read_mesh
+from popcloud.data.hdf5 import read_arrays
 from popcloud.data.mesh import Mesh, sample_surface
 from popcloud.errors import DatasetError
 
@@ -168,29 +169,14 @@ def _h5_files(root: Path, split: str) -> list[Path]:
 
 def _read_hdf5(root: Path, split: str) -> CloudSet:
     names, paths = _names(root / "shape_names.txt"), _h5_files(root, split)
-    open_file = _h5py().File
     parts = []
     for path in paths:
-        try:
-            with open_file(path, "r") as file:
-                xyz, labels = file["data"][()].astype(np.float32), file["label"][()].reshape(-1)
-        except KeyError as error:
-            raise _damaged(path, "expected the arrays data and label, at least one is missing") from error
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _damaged(path, f"not a readable HDF5 file ({error})") from error
-        parts.append(_checked(path, xyz, labels, names))
+        xyz, labels = read_arrays(path, "data", "label")
+        parts.append(_checked(path, xyz.astype(np.float32), labels.reshape(-1), names))
     if len({part.xyz.shape[1] for part in parts}) > 1:
         raise _damaged(paths[0], "its clouds have another number of points than the other files'")
     xyz, labels = (np.concatenate(arrays) for arrays in zip(*((p.xyz, p.labels) for p in parts), strict=True))
     return CloudSet(xyz, labels, names)
-
-
-def _h5py() -> Any:
-    try:
-        import h5py  # only this form needs it: the run time gets along without
-    except ImportError as error:
-        raise DatasetError("the HDF5 form needs h5py: pip install 'popcloud[learn]'; or use the .off meshes") from error
-    return h5py
 
 
 # --- meshes -----------------------------------------------------------------------------------------------------------
