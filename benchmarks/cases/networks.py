@@ -37,15 +37,16 @@ def clouds(count: int) -> Tensor:
 
 def binary_pointnet(backbone: str) -> Network:
     """Return BiPointNet (LSR, EMA-max) with 40 classes after some steps on shapes."""
-    return _trained(backbone, "lsr", "ema-max")
+    return trained(backbone, "lsr", "ema-max")
 
 
 def float_pointnet(backbone: str) -> Network:
     """Return the real-valued twin."""
-    return _trained(backbone, "real", "max")
+    return trained(backbone, "real", "max")
 
 
-def _trained(backbone: str, binarizer: str, pool: str) -> Network:
+def trained(backbone: str, binarizer: str, pool: str) -> Network:
+    """Return a network with 40 classes after some steps on shapes, and its program."""
     torch.manual_seed(0)
     data = DATASETS["shapes"](None, "train", points=POINTS, seed=0, clouds=STEPS * BATCH)
     model = build(backbone, classes=CLASSES, binarizer=binarizer, pool=pool, points=POINTS)
