@@ -1,7 +1,9 @@
 #include "points/searches.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
+#include <string>
 
 #include "points/neighbours.h"
 
@@ -44,10 +46,24 @@ void balls(const Layer& layer, const Search& search, Pool* pool) {
   if (empty < search.query_rows) throw_empty_ball(empty, layer.number);
 }
 
+// Throws Error(kCloud) if a position (rows, 3) that the network made is infinite or NaN: nothing is near or
+// far then.
+void check_positions(const void* positions, size_t rows) {
+  auto x = static_cast<const float*>(positions);
+  for (size_t i = 0; i < 3 * rows; ++i)
+    if (!std::isfinite(x[i]))
+      throw Error(Fault::kCloud,
+                  "position " + std::to_string(i / 3) + " is not finite; expected what float32 holds");
+}
+
 void look(const Layer& layer, const KernelTable& table, const Search& search, Pool* pool) {
   auto points = static_cast<const float*>(search.points);
   if (layer.op >= Op::kNearest && layer.op <= Op::kNearestSigns)
     check_nearest(search.point_rows, layer.channels, static_cast<size_t>(layer.integers[0]));
+  if (layer.op != Op::kNearestFeatures && layer.op != Op::kNearestSigns) {
+    check_positions(search.queries, search.query_rows);
+    check_positions(search.points, search.point_rows);
+  }
   switch (layer.op) {
     case Op::kFarthestPoints:
       return farthest_points(static_cast<const float*>(search.queries), search.query_rows, search.output_rows,

@@ -16,7 +16,7 @@ struct Search {
 };
 
 // Runs it, over the threads of `pool` or here where that is null. `name` is the layer's, for errors. Throws
-// Error(kCloud) if there are too few points, or none in a ball.
+// Error(kCloud) if there are too few points, none in a ball, or a position that is not finite.
 void run_search(const Layer& layer, const KernelTable& table, const std::string& name, const Search& search,
                 Pool* pool);
 

@@ -299,6 +299,20 @@ def test_empty_ball_is_refused(build, xyz):
         reference.run(build.program(2), xyz)
 
 
+@pytest.mark.parametrize("op", [Op.NEAREST, Op.BALL, Op.FARTHEST_POINTS, Op.DENSITY])
+def test_positions_that_are_not_finite_are_refused(build, xyz, op):
+    far = build.add(Op.AFFINE, build.add(Op.AFFINE, 0))
+    for step in build.steps:
+        step.blobs["scale"][...] = 1e38
+    build.xyz[0] = far
+    if op is Op.DENSITY:
+        y = build.density(0, 1)
+    else:
+        y = build.sample(0) if op is Op.FARTHEST_POINTS else build.search(op, far, far, 3)
+    with pytest.raises(CloudError, match=f"layer '{build.values[y].name}': .*20 of 20 points are not finite"):
+        reference.run(build.program(2, 0), xyz)
+
+
 def test_cloud_of_another_width_is_refused(build, xyz):
     build.add(Op.LINEAR, 0, channels=4)
     with pytest.raises(CloudError, match=r"value 'points': expected float32 .20, 3., found float32 .20, 4."):

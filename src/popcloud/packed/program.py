@@ -140,7 +140,8 @@ class Op(IntEnum):
 
     There CONCAT takes POINT values: each has the answer's rows, or is repeated: the row of a point for all its
     neighbours, the row of a CLOUD for all. FARTHEST_POINTS and the searches need positions (each 1, 3 channels). A
-    search in fewer points than (k - 1) D + 1, and a ball with nothing in it, is an error of the cloud.
+    search in fewer points than (k - 1) D + 1, a ball with nothing in it, and positions there or in DENSITY that are
+    not finite, are errors of the cloud.
     """
 
     LINEAR = 1

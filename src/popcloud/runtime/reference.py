@@ -78,9 +78,16 @@ def step(program: Program, index: int, inputs: list[Array], rows: int) -> Array:
             check_index(value, x, len(inputs[0]))  # of GATHER, nobody else reads any
     with np.errstate(all="ignore"):  # infinities and NaN go their way in silence, as in the engine
         if this.op in points.OPS:
-            return points.OPS[this.op](points.PointStep(this, read, written, plan.count(rows, written.level)), *inputs)
+            return _on_points(points.PointStep(this, read, written, plan.count(rows, written.level)), inputs)
         pooled = read[0].each if written.rows is Rows.POINT else 0
         return OPS[this.op](Layer(this.blobs, this.activation, read[0].channels, pooled), *inputs)
+
+
+def _on_points(this: points.PointStep, inputs: list[Array]) -> Array:
+    try:
+        return points.OPS[this.step.op](this, *inputs)
+    except CloudError as error:
+        raise CloudError(f"layer {this.output.name!r}: {error}") from error
 
 
 def linear(this: Layer, x: Floats) -> Floats:
