@@ -10,10 +10,29 @@ import torch
 from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
-from popcloud.learn import export_layers, export_sparse
+from popcloud.learn import export_layers, export_points, export_sparse
+from popcloud.learn.columns import Concat, Pool, Slice
 from popcloud.learn.export_writer import Tap, Writer
 from popcloud.learn.layers import Layer, PooledLayer, Transform
 from popcloud.learn.maps import TensorPyramid
+from popcloud.learn.point_layers import (
+    Ball,
+    Density,
+    FarthestPoints,
+    Gather,
+    GatherSubtract,
+    GroupedLayer,
+    GroupPooled,
+    Multiply,
+    Nearest,
+    NearestFeatures,
+    NearestSigns,
+    Negated,
+    Product,
+    Reshape,
+    RowNorm,
+    Subtract,
+)
 from popcloud.learn.shifted import ShiftedConv
 from popcloud.learn.sparse_layers import Add, ChildMean, Join, NormAct, SparseConv, Unpool
 from popcloud.packed.bits import pack_minus
@@ -33,6 +52,25 @@ EMIT: dict[type[nn.Module], Callable[[Writer, fx.Node, Any], None]] = {
     Unpool: export_sparse.unpool,
     Join: export_sparse.join,
     Add: export_sparse.add,
+    FarthestPoints: export_points.farthest_points,
+    Ball: export_points.ball,
+    Nearest: export_points.nearest,
+    NearestFeatures: export_points.nearest,
+    NearestSigns: export_points.nearest,
+    Gather: export_points.gather,
+    GatherSubtract: export_points.gather_subtract,
+    Subtract: export_points.subtract,
+    Multiply: export_points.multiply,
+    Concat: export_points.concat,
+    Slice: export_points.columns,
+    Reshape: export_points.reshape,
+    Product: export_points.product,
+    Density: export_points.density,
+    Negated: export_points.negated,
+    RowNorm: export_points.row_norm,
+    GroupedLayer: export_points.grouped,
+    GroupPooled: export_layers.weighted,
+    Pool: export_points.pool,
 }
 
 
@@ -84,6 +122,8 @@ def export(
         _write(writer, node)
     if plan is None and any(_of_points(step) for step in writer.steps):
         plan, features = Sampling(), ("x", "y", "z")
+    if isinstance(plan, Sampling) and writer.ratios:
+        plan = Sampling(tuple(writer.ratios[level] for level in sorted(writer.ratios)))
     program = Program(
         tuple(writer.values),
         tuple(writer.steps),
@@ -146,9 +186,10 @@ def observe(exported: Exported, x: Tensor | Array, at: TensorPyramid | None = No
     observer.run(*((rows[None],) if at is None else (rows, at)))
     found = {}
     for index, tap in exported.taps.items():
-        result = observer.seen[tap.node].reshape(-1, exported.program.values[index].channels)
+        value = exported.program.values[index]
+        result = observer.seen[tap.node].reshape(-1, value.channels)
         if tap.threshold is None:
-            found[index] = result.numpy()
+            found[index] = result.int().numpy() if value.kind is Kind.INDEX else result.numpy()
         else:
             found[index] = pack_minus((result < tap.threshold).numpy())
     return found

@@ -16,6 +16,7 @@ from popcloud.errors import ExportError
 from popcloud.learn.binarizers import RealToBinary
 from popcloud.learn.export_writer import Signs, Tap, Writer, activation_of, array, as_half, plain, short
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU, Weighted
+from popcloud.learn.point_layers import GroupPooled
 from popcloud.learn.thresholds import mean_threshold, mismatch_limit
 from popcloud.packed.bits import pack_weights
 from popcloud.packed.program import Activation, Array, Kind, Op, Rows
@@ -43,18 +44,24 @@ def nothing(writer: Writer, node: fx.Node, _: nn.Module) -> None:
     writer.alias[node.name] = writer.source(node)
 
 
-def _affine(
-    writer: Writer, op: Op, node: fx.Node, inputs: tuple[int, ...], rows: Rows, layer: AnyLayer, **blobs: Array
+def over(layer: AnyLayer) -> str | None:
+    """Return what a layer pools over, as `Writer.beside` has it."""
+    if isinstance(layer, Layer):
+        return None
+    return "neighbours" if isinstance(layer, GroupPooled) else "cloud"
+
+
+def affine(
+    writer: Writer, op: Op, node: fx.Node, inputs: tuple[int, ...], layer: AnyLayer, pools: str | None, **blobs: Array
 ) -> int:
     """Write a step that ends in act(fma(..)); RPReLU, which needs constants of its own, becomes a second step."""
     module = layer.activation if isinstance(layer, Layer) else None
     curved, name, tap = isinstance(module, RPReLU), str(node.target), Tap(node.name)
-    level = writer.values[inputs[0]].level
     first = (f"{name}.sum", None) if curved else (name, tap)
-    value = writer.value(first[0], Kind.FLOAT, rows, layer.outputs, first[1], level)
+    value = writer.beside(inputs[0], first[0], Kind.FLOAT, layer.outputs, first[1], pools)
     writer.step(op, inputs, value, Activation.NONE if curved else activation_of(module), **blobs)
     if isinstance(module, RPReLU):
-        out = writer.value(name, Kind.FLOAT, rows, layer.outputs, tap, level)
+        out = writer.beside(value, name, Kind.FLOAT, layer.outputs, tap)
         shift, slope, offset = array(module.shift), array(module.slope), array(module.offset)
         value = writer.step(Op.RPRELU, (value,), out, shift=shift, slope=slope, offset=offset)
     return value
@@ -65,18 +72,18 @@ def _real_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     folded, b = layer.folded_weight()
     source, weight = writer.float_of(writer.source(node)), array(folded.T.contiguous())
     if isinstance(layer, Layer):
-        rows, kept = writer.values[source].rows, as_half(weight) if layer.halved else weight
-        value = _affine(writer, Op.LINEAR, node, (source,), rows, layer, weight=kept, bias=array(b))
+        kept = as_half(weight) if layer.halved else weight
+        value = affine(writer, Op.LINEAR, node, (source,), layer, None, weight=kept, bias=array(b))
         writer.floats[node.name] = value
         return
-    product = writer.value(f"{node.target}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)
+    product = writer.beside(source, f"{node.target}.rows", Kind.FLOAT, layer.outputs, None)
     writer.step(Op.LINEAR, (source,), product, weight=weight, bias=array(b + layer.delta))
     _pool(writer, node, layer, product)
 
 
 def _pool(writer: Writer, node: fx.Node, layer: PooledLayer, product: int) -> None:
     op = Op.POOL_MEAN if layer.takes_mean else Op.POOL_MAX
-    value = writer.value(str(node.target), Kind.FLOAT, Rows.CLOUD, layer.outputs, Tap(node.name))
+    value = writer.beside(product, str(node.target), Kind.FLOAT, layer.outputs, Tap(node.name), over(layer))
     writer.floats[node.name] = writer.step(op, (product,), value)
 
 
@@ -94,18 +101,18 @@ def _binary_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     if layer.binarizer.scales_rows:
         _row_scaled(writer, node, layer, signs.value, weight, a.abs(), b)
         return
-    op, bits_op, rows = Op.BINARY_LINEAR, Op.BINARY_LINEAR_BITS, writer.values[signs.value].rows
+    op, bits_op = Op.BINARY_LINEAR, Op.BINARY_LINEAR_BITS
     if isinstance(layer, PooledLayer):
-        rows, b = Rows.CLOUD, b + layer.delta
+        b = b + layer.delta
         op = Op.BINARY_MEAN if layer.takes_mean else Op.BINARY_MAX
         bits_op = Op.BINARY_MEAN_BITS if layer.takes_mean else Op.BINARY_MAX_BITS
-    wanted, folds = writer.wanted(node), _rises(layer)
+    wanted, folds = writer.wanted(node), rises(layer)
     if wanted.floats or wanted.affines or not folds:
         blobs = {"weight": weight, "scale": short(a.abs()), "bias": short(b)}
-        writer.floats[node.name] = _affine(writer, op, node, (signs.value,), rows, layer, **blobs)
+        writer.floats[node.name] = affine(writer, op, node, (signs.value,), layer, over(layer), **blobs)
     for threshold in wanted.thresholds if folds else []:
-        tap, level = Tap(node.name, threshold), writer.values[signs.value].level
-        value = writer.value(f"{node.target}.bits", Kind.BITS, rows, layer.outputs, tap, level)
+        tap = Tap(node.name, threshold)
+        value = writer.beside(signs.value, f"{node.target}.bits", Kind.BITS, layer.outputs, tap, over(layer))
         if bits_op is Op.BINARY_MEAN_BITS:
             turn = {"threshold": mean_threshold(layer, turned, threshold)}
         else:
@@ -120,10 +127,9 @@ def _row_scaled(writer: Writer, node: fx.Node, layer: AnyLayer, bits: int, weigh
     writer.step(Op.ROW_MEAN_ABS, (source,), factor)
     if isinstance(layer, Layer):
         blobs = {"weight": weight, "scale": short(a), "bias": short(b)}
-        rows = writer.values[bits].rows
-        writer.floats[node.name] = _affine(writer, Op.BINARY_LINEAR, node, (bits, factor), rows, layer, **blobs)
+        writer.floats[node.name] = affine(writer, Op.BINARY_LINEAR, node, (bits, factor), layer, None, **blobs)
         return
-    product = writer.value(f"{node.target}.rows", Kind.FLOAT, Rows.POINT, layer.outputs, None)
+    product = writer.beside(bits, f"{node.target}.rows", Kind.FLOAT, layer.outputs, None)
     blobs = {"weight": weight, "scale": short(a), "bias": short(b + layer.delta)}
     writer.step(Op.BINARY_LINEAR, (bits, factor), product, None, **blobs)
     _pool(writer, node, layer, product)
@@ -143,7 +149,7 @@ def _several_bases(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
         blobs["scale"] = array(scale[:, None].repeat(1, layer.outputs))
         value = (writer.step(Op.BINARY_SUM, (signs.value, *value), total, None, **blobs),)
     if isinstance(layer, PooledLayer):
-        pooled = writer.value(f"{node.target}.pool", Kind.FLOAT, Rows.CLOUD, layer.outputs, None)
+        pooled = writer.beside(value[0], f"{node.target}.pool", Kind.FLOAT, layer.outputs, None, over(layer))
         value = (writer.step(Op.POOL_MEAN if layer.takes_mean else Op.POOL_MAX, value, pooled),)
     _tail(writer, node, layer, value[0])
 
@@ -153,15 +159,15 @@ def _gated(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     frozen, source = layer.binarizer.frozen(layer.weight), writer.source(node)
     signs = writer.bits_of(source, frozen.threshold)
     weight = pack_weights((unflipped(frozen.weights, signs) * _turned(layer)[:, None]).numpy())
-    op, rows = Op.BINARY_LINEAR, writer.values[signs.value].rows
+    op = Op.BINARY_LINEAR
     if isinstance(layer, PooledLayer):
-        op, rows = Op.BINARY_MEAN if layer.takes_mean else Op.BINARY_MAX, Rows.CLOUD
-    product = writer.value(f"{node.target}.sum", Kind.FLOAT, rows, layer.outputs, None)
+        op = Op.BINARY_MEAN if layer.takes_mean else Op.BINARY_MAX
+    product = writer.beside(signs.value, f"{node.target}.sum", Kind.FLOAT, layer.outputs, None, over(layer))
     writer.step(
         op, (signs.value,), product, None, weight=weight, scale=np.ones(1, np.float32), bias=np.zeros(1, np.float32)
     )
     gate = _gate(writer, f"{node.target}.gate", writer.float_of(source), layer.binarizer)
-    gated = writer.value(f"{node.target}.gated", Kind.FLOAT, rows, layer.outputs, None)
+    gated = writer.beside(product, f"{node.target}.gated", Kind.FLOAT, layer.outputs, None)
     _tail(writer, node, layer, writer.step(Op.MULTIPLY, (product, gate), gated))
 
 
@@ -187,7 +193,7 @@ def _tail(writer: Writer, node: fx.Node, layer: AnyLayer, value: int) -> None:
     a, b = layer.folded()
     b = b + layer.delta if isinstance(layer, PooledLayer) else b
     blobs = {"scale": short(a.abs()), "bias": short(b)}
-    writer.floats[node.name] = _affine(writer, Op.AFFINE, node, (value,), writer.values[value].rows, layer, **blobs)
+    writer.floats[node.name] = affine(writer, Op.AFFINE, node, (value,), layer, None, **blobs)
 
 
 def check_binary(node: fx.Node, layer: Weighted) -> None:
@@ -204,7 +210,7 @@ def unflipped(weights: Tensor, signs: Signs) -> Tensor:
     return weights * turn.repeat(weights.shape[1] // len(turn))
 
 
-def _rises(layer: Any) -> bool:
+def rises(layer: Any) -> bool:
     """Return whether the activation never falls, so that a threshold after it is one switch."""
     module = getattr(layer, "activation", None)
     return not isinstance(module, RPReLU) or bool((module.slope >= 0).all())

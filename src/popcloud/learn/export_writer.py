@@ -17,10 +17,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
-from popcloud.learn.layers import Weighted
+from popcloud.learn.columns import Concat
+from popcloud.learn.layers import RPReLU, Weighted
+from popcloud.learn.point_layers import Gather, GroupedLayer, NearestSigns, RowNorm
 from popcloud.learn.sparse_layers import Join, NormAct, SparseConv
 from popcloud.learn.thresholds import switch
 from popcloud.packed.program import Activation, Array, Kind, Op, Rows, Step, Value
+
+AnyNorm = NormAct | RowNorm
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,11 @@ class Writer:
     bits: dict[str, list[tuple[Tensor, Signs]]] = field(default_factory=dict)  # node -> (threshold, its signs)
     affines: dict[str, list[tuple[Affine, int]]] = field(default_factory=dict)  # node -> (view, its value)
     alias: dict[str, str] = field(default_factory=dict)  # node that changes nothing in eval mode -> its input
-    norms: dict[str, tuple[str, NormAct]] = field(default_factory=dict)  # node of a batch norm -> what it reads
+    norms: dict[str, tuple[str, AnyNorm]] = field(default_factory=dict)  # node of a batch norm -> what it reads
     joins: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> the nodes side by side in it
+    gathers: dict[str, tuple[str, int]] = field(default_factory=dict)  # node of gathered rows -> its source, the index
+    indices: dict[str, int] = field(default_factory=dict)  # node of a search -> its value
+    ratios: dict[int, float] = field(default_factory=dict)  # level of sampled points -> how many of the one before
     copies: dict[str, tuple[str, int]] = field(default_factory=dict)  # node of an unpooling -> its source, its level
     widths: dict[str, int] = field(init=False)  # node -> its channels
 
@@ -110,19 +117,24 @@ class Writer:
 
     # -- values and steps --------------------------------------------------------------------------------------
 
-    def value(self, name: str, kind: Kind, rows: Rows, channels: int, tap: Tap | None, level: int = 0) -> int:
+    def value(
+        self, name: str, kind: Kind, rows: Rows, channels: int, tap: Tap | None, level: int = 0, each: int = 1
+    ) -> int:
         """Append a value under a name that is made unique."""
         taken = {value.name for value in self.values}
         others = (f"{name}.{i}" for i in itertools.count(2))  # a layer that is called twice, a second threshold
         name = next(unique for unique in itertools.chain([name], others) if unique not in taken)
-        self.values.append(Value(name, kind, rows, channels, level))
+        self.values.append(Value(name, kind, rows, channels, level, each))
         if tap is not None:
             self.taps[len(self.values) - 1] = tap
         return len(self.values) - 1
 
-    def beside(self, index: int, name: str, kind: Kind, channels: int, tap: Tap | None) -> int:
-        """Append a value with the rows of another one."""
-        return self.value(name, kind, self.values[index].rows, channels, tap, self.values[index].level)
+    def beside(self, index: int, name: str, kind: Kind, channels: int, tap: Tap | None, over: str | None = None) -> int:
+        """Append a value with the rows of another one, or of a pool of it `over` the "neighbours" or the "cloud"."""
+        if over == "cloud":
+            return self.value(name, kind, Rows.CLOUD, channels, tap)
+        there = self.values[index]
+        return self.value(name, kind, there.rows, channels, tap, there.level, 1 if over else there.each)
 
     def step(
         self, op: Op, inputs: tuple[int, ...], output: int, act: Activation | None = None, /, **blobs: Array
@@ -152,7 +164,12 @@ class Writer:
                 source, norm = self.norms[name]
                 self.floats[name] = self.affine_of(source, affine_of(norm, name))
             elif name in self.joins:
-                self.floats[name] = self._side_by_side(name, [self.float_of(part) for part in self.joins[name]], name)
+                self.floats[name] = self._side_by_side(
+                    name, [self.float_of(part) for part in self.joins[name]], Tap(name)
+                )
+            elif name in self.gathers:
+                source, index = self.gathers[name]
+                self.floats[name] = self.gathered(self.float_of(source), index, name, Tap(name))
             else:
                 source, level = self.copies[name]
                 x = self.float_of(source)
@@ -160,6 +177,12 @@ class Writer:
                 value = self.value(name, Kind.FLOAT, self.rows, channels, Tap(name), level)
                 self.floats[name] = self.step(Op.UNPOOL, (x,), value)
         return self.floats[name]
+
+    def gathered(self, x: int, index: int, name: str, tap: Tap | None) -> int:
+        """Append the rows of x that an index names."""
+        there, rows = self.values[x], self.values[index]
+        value = self.value(name, there.kind, Rows.POINT, there.channels, tap, rows.level, rows.channels)
+        return self.step(Op.GATHER, (x, index), value)
 
     def shortcut_of(self, name: str) -> int:
         """Return a node's result as floats, or the coarser value whose rows it copies."""
@@ -170,12 +193,12 @@ class Writer:
         for known, value in self.affines.get(name, []):
             if wanted.same(known):
                 return value
+        tap = None if wanted.node is None else Tap(wanted.node)
         if name in self.joins:
             parts = zip(self.joins[name], self._columns(name), strict=True)
             values = [self.affine_of(part, wanted.part(columns)) for part, columns in parts]
-            return self._side_by_side(wanted.node or f"{name}.affine", values, wanted.node)
+            return self._side_by_side(wanted.node or f"{name}.affine", values, tap)
         x = self.float_of(name)
-        tap = None if wanted.node is None else Tap(wanted.node)
         value = self.beside(x, wanted.node or f"{name}.affine", Kind.FLOAT, self.values[x].channels, tap)
         self.step(Op.AFFINE, (x,), value, wanted.activation, scale=array(wanted.a), bias=array(wanted.b))
         self.affines.setdefault(name, []).append((wanted, value))
@@ -199,8 +222,14 @@ class Writer:
         if name in self.joins:
             columns = zip(self.joins[name], self._columns(name), strict=True)
             parts = [self.bits_of(part, threshold[rows]) for part, rows in columns]
-            joined = self._side_by_side(f"{name}.bits", [part.value for part in parts], None)
-            return Signs(joined, torch.cat([part.flipped for part in parts]))
+            flipped = torch.cat([part.flipped for part in parts])
+            tap = None if bool(flipped.any()) else Tap(name, threshold)
+            return Signs(self._side_by_side(f"{name}.bits", [part.value for part in parts], tap), flipped)
+        if name in self.gathers:
+            read, index = self.gathers[name]
+            found = self.bits_of(read, threshold)
+            tap = None if bool(found.flipped.any()) else Tap(name, threshold)
+            return Signs(self.gathered(found.value, index, f"{name}.bits", tap), found.flipped)
         source = self.float_of(name)
         label = f"{self.values[source].name}.bits"
         value = self.beside(source, label, Kind.BITS, len(threshold), Tap(name, threshold))
@@ -212,10 +241,10 @@ class Writer:
         ends = list(itertools.accumulate(self.widths[part] for part in self.joins[name]))
         return [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
-    def _side_by_side(self, name: str, parts: list[int], node: str | None) -> int:
-        first = self.values[parts[0]]
+    def _side_by_side(self, name: str, parts: list[int], tap: Tap | None) -> int:
+        longest = max(parts, key=lambda part: (self.values[part].rows is not Rows.CLOUD, self.values[part].each))
         channels = sum(self.values[part].channels for part in parts)
-        value = self.beside(parts[0], name, first.kind, channels, None if node is None else Tap(node))
+        value = self.beside(longest, name, self.values[longest].kind, channels, tap)
         return self.step(Op.CONCAT, tuple(parts), value)
 
     # -- readers -----------------------------------------------------------------------------------------------
@@ -230,23 +259,27 @@ class Writer:
         """Add what the readers of `node` want of its channels `part`."""
         for user in self._users(node):
             module = module_of(self.graph, user)
-            if isinstance(module, NormAct):
+            if isinstance(module, AnyNorm) and not curved(module):
                 self._collect_norm(user, module, part, whole, found)
-            elif isinstance(module, Join):
+            elif isinstance(module, Join | Concat):
                 self._collect_join(node, user, found)
+            elif isinstance(module, Gather) and user.args[0] is node:
+                self._collect(user, part, whole, found)
+            elif isinstance(module, NearestSigns):
+                found.add_signs(torch.zeros(self.widths[node.name]))
             elif is_binary(module) and self._root(user.args[0]) is node:
-                for threshold in module.binarizer.thresholds(module.weight):
+                for threshold in thresholds_of(module):
                     found.add_signs(threshold[part])
                 found.floats |= any(self._root(argument) is node for argument in user.args[1:])  # as a shortcut
-                found.floats |= module.binarizer.reads_floats and not isinstance(module, SparseConv)
+                found.floats |= module.binarizer.reads_floats and not isinstance(module, SparseConv | GroupedLayer)
             else:
                 found.floats = True
 
-    def _collect_norm(self, node: fx.Node, norm: NormAct, part: slice, whole: bool, found: Wanted) -> None:
+    def _collect_norm(self, node: fx.Node, norm: AnyNorm, part: slice, whole: bool, found: Wanted) -> None:
         for user in self._users(node):
             layer = module_of(self.graph, user)
             if is_binary(layer) and self._root(user.args[0]) is node:
-                for threshold in layer.binarizer.thresholds(layer.weight):
+                for threshold in thresholds_of(layer):
                     found.add_signs(switch(norm, threshold)[0][part])
             else:
                 view = affine_of(norm, node.name)
@@ -283,7 +316,7 @@ def _widths(graph: fx.GraphModule, inputs: int) -> dict[str, int]:
         read = [
             widths[argument.name] for argument in node.args if isinstance(argument, fx.Node) and node.op != "output"
         ]
-        widths[node.name] = own or (sum(read) if isinstance(module, Join) else next(iter(read), inputs))
+        widths[node.name] = own or (sum(read) if isinstance(module, Join | Concat) else next(iter(read), inputs))
     return widths
 
 
@@ -297,7 +330,18 @@ def is_binary(module: object) -> bool:
     return isinstance(module, Weighted) and module.binarizer is not None
 
 
-def affine_of(norm: NormAct, node: str) -> Affine:
+def thresholds_of(layer: Weighted) -> list[Tensor]:
+    """Return the thresholds (channels,) below which a binary layer's inputs are -1, of each base."""
+    found: list[Tensor] = layer.binarizer.thresholds(layer.weight)
+    return [one.repeat(layer.groups) for one in found] if isinstance(layer, GroupedLayer) else found
+
+
+def curved(module: object) -> bool:
+    """Return whether a module's activation has constants of its own, so that it needs a step of its own."""
+    return isinstance(getattr(module, "activation", None), RPReLU)
+
+
+def affine_of(norm: AnyNorm, node: str) -> Affine:
     """Return a batch norm with activation as a view of what it reads."""
     return Affine(*norm.norm.folded(), activation_of(norm.activation), node)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from popcloud.learn import ordered
 from popcloud.learn.lean import NormClip
 
 
@@ -84,8 +85,18 @@ class Norm(nn.BatchNorm1d):
         self.running_var.lerp_(var.to(self.running_var.dtype) * (count / max(count - 1, 1)), momentum)
 
 
+class Sigmoid(nn.Module):
+    """1 / (1 + exp(-x)); without gradients it has a program's bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return torch.sigmoid(x) if torch.is_grad_enabled() else ordered.sigmoid(x)
+
+
 def make_activation(name: str, channels: int) -> nn.Module:
-    """Return the module for none, relu, hardtanh, prelu or rprelu."""
+    """Return the module for none, relu, hardtanh, prelu, rprelu or sigmoid."""
+    if name == "sigmoid":
+        return Sigmoid()
     if name in ("prelu", "rprelu"):
         return RPReLU(channels, moves=name == "rprelu")
     if name == "none":

@@ -70,5 +70,9 @@ def sigmoid(x: Tensor) -> Tensor:
 
 def mean(x: Tensor) -> Tensor:
     """Return the mean over n of x (B, n, C) as POOL_MEAN has it: summed in order in float64. No gradient."""
-    totals = [cloud.detach().double().cumsum(0)[-1] for cloud in x]  # row after row, for any number of threads
-    return (torch.stack(totals) / x.shape[1]).to(x.dtype)
+    x = x.detach()
+    if x.shape[1] > len(x):
+        total = torch.stack([cloud.double().cumsum(0)[-1] for cloud in x])  # row after row, for any number of threads
+    else:
+        total = sum(x.unbind(1), x.new_zeros((), dtype=torch.float64))
+    return (total / x.shape[1]).to(x.dtype)

@@ -68,16 +68,6 @@ class Subtract(nn.Module):
         return x - y
 
 
-class Beside(nn.Module):
-    """The channels of two values side by side; a row of a point is repeated for its neighbours."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(..., C), (..., D) -> (..., C + D), where either may lack the neighbours."""
-        first, second = (one[:, :, None] if one.ndim < max(x.ndim, y.ndim) else one for one in (x, y))
-        shape = torch.broadcast_shapes(first.shape[:-1], second.shape[:-1])
-        return torch.cat([first.expand(*shape, -1), second.expand(*shape, -1)], dim=-1)
-
-
 class Negated(nn.Module):
     """A bare real layer with its weights' signs turned; it owns none: they are those of `layer`."""
 
@@ -128,9 +118,10 @@ class GroupPooled(PooledLayer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, P, k, inputs) -> (B, P, outputs)."""
         groups = x.flatten(0, 1)
-        exact = self.binarizer is None and not self.training and not torch.is_grad_enabled()
-        pooled = self._by_rows(groups) if exact else super().forward(groups)
-        return pooled.unflatten(0, x.shape[:2])
+        if self.binarizer is None and not self.training and not torch.is_grad_enabled():
+            return self._by_rows(groups).unflatten(0, x.shape[:2])
+        gates = self.binarizer.gate(x)[:, 0].expand(-1, x.shape[1], -1).flatten(0, 1) if self.gates else None
+        return self.pooled(groups, gates).unflatten(0, x.shape[:2])
 
     def _by_rows(self, x: Tensor) -> Tensor:
         """Return the real-valued layer's pools (groups, outputs) with a program's bits."""
@@ -138,10 +129,7 @@ class GroupPooled(PooledLayer):
         rows = ordered.linear(x, weight, bias + self.delta)
         if not self.takes_mean:
             return rows.amax(1)
-        total = rows.new_zeros(len(rows), self.outputs, dtype=torch.float64)
-        for row in rows.unbind(1):  # in order
-            total += row
-        return (total / x.shape[1]).to(rows.dtype)
+        return ordered.mean(rows)
 
 
 def real(inputs: int, outputs: int, **options: Any) -> Layer:
@@ -231,7 +219,8 @@ class GroupedLayer(Layer):
     """A Layer in `groups` groups, each of inputs / groups inputs that lie together, and of outputs / groups outputs.
 
     `inputs` is then that of a group, and so is what its binarizer sees: thresholds are the same for all groups.
-    XNOR-Net's factor per row is left out: it would be one per group.
+    Factors that depend on the inputs (XNOR-Net's per row, Real-to-Binary's gate) are left out: they would be one per
+    group.
     """
 
     def __init__(self, inputs: int, outputs: int, *, groups: int, **options: Any):
@@ -242,17 +231,23 @@ class GroupedLayer(Layer):
         """(..., groups * inputs) -> (..., outputs)."""
         shape, x = x.shape[:-1], x.reshape(-1, self.groups, self.inputs)
         if self.training:
-            seen = x if self.binarizer is None else self.binarizer.inputs_signs(x)
-            y = normed(self._grouped(seen, self.trained_weight()), self.norm, self.activation)
+            y = normed(self.multiplied(self._seen(x), self.trained_weight()), self.norm, self.activation)
         elif self.ordered and not torch.is_grad_enabled():
             y = self.activation(self._by_rows(x, *self.folded_weight()))
         else:
-            y = self.tail(self._grouped(*self.exact_operands(x)))
+            y = self.tail(self.sums(x))
         return y.unflatten(0, shape)
 
-    def _grouped(self, x: Tensor, weight: Tensor) -> Tensor:
+    def multiplied(self, seen: Tensor, weight: Tensor) -> Tensor:
         """(R, groups, inputs), (outputs, inputs) -> (R, outputs)."""
-        return torch.bmm(x.transpose(0, 1), self._each(weight)).transpose(0, 1).flatten(1)
+        return torch.bmm(seen.transpose(0, 1), self._each(weight)).transpose(0, 1).flatten(1)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return what training multiplies by the weights."""
+        if self.binarizer is None:
+            return x
+        seen: Tensor = (self.binarizer.inputs_signs if self.binarizer.bases == 1 else self.binarizer.trained_inputs)(x)
+        return seen
 
     def _by_rows(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         start = bias.view(self.groups, 1, -1).expand(-1, len(x), -1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from popcloud.errors import ExportError
 from popcloud.learn.bisection import LARGEST, smallest
 from popcloud.learn.layers import Layer, PooledLayer, RPReLU
+from popcloud.learn.point_layers import RowNorm
 from popcloud.learn.sparse_layers import NormAct
 from popcloud.packed.program import Array
 
@@ -37,12 +38,12 @@ def mean_threshold(layer: Layer | PooledLayer, turned: Tensor, threshold: Tensor
     return smallest(lambda d: layer.tail(d * turned) >= threshold, layer.outputs, float(layer.inputs)).numpy()
 
 
-def switch(norm: NormAct, threshold: Tensor) -> tuple[Tensor, Tensor]:
+def switch(norm: NormAct | RowNorm, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Return (t, flipped), each (channels,): norm(x) >= `threshold` exactly where x >= t, or x < t if flipped.
 
     t is infinite where the sign never turns. Raises ExportError if the activation may fall.
     """
-    if isinstance(norm.activation, RPReLU):
+    if isinstance(norm.activation, RPReLU) and bool((norm.activation.slope < 0).any()):
         raise ExportError("batch norm with RPReLU before a sign is no single switch; use another activation there")
     flipped = norm.norm.folded()[0] < 0
     found = smallest(lambda x: (norm(x[None])[0] >= threshold) ^ flipped, norm.channels, LARGEST)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.binarizers import REAL
+from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
 from popcloud.learn.point_layers import (
-    Beside,
     GatherSubtract,
     GroupPooled,
     Nearest,
@@ -77,7 +77,7 @@ class DGCNN(nn.Module):
         act = activation_of(binarizer)
         shared: dict[str, Any] = {"binarizer": binarizer, "pool": pool}
         self.edges1 = PositionEdges(k=k, **shared)
-        self.near, self.relative, self.beside = SEARCHES[neighbours](k), GatherSubtract(), Beside()
+        self.near, self.relative, self.beside = SEARCHES[neighbours](k), GatherSubtract(), Concat()
         self.edges2 = GroupPooled(128, 128, points=k, **shared)
         self.conv3 = PooledLayer(192, 1024, points=points, **shared)
         self.fc1 = Layer(1024, 512, binarizer=binarizer, activation=act, ordered=True)

@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from popcloud.learn.binarizers import REAL
+from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
 from popcloud.learn.point_layers import (
-    Beside,
     FarthestPoints,
     Gather,
     GatherSubtract,
@@ -46,7 +46,7 @@ class XConv(nn.Module):
         shared: dict[str, Any] = {"binarizer": binarizer, "ordered": True}
         act, channels = activation_of(binarizer), inputs + hidden
         self.outputs = channels * math.ceil(outputs / channels)
-        self.near, self.relative, self.gather, self.beside = Nearest(k, dilation), GatherSubtract(), Gather(), Beside()
+        self.near, self.relative, self.gather, self.beside = Nearest(k, dilation), GatherSubtract(), Gather(), Concat()
         self.lift1 = real(3, hidden, activation=act)
         self.lift2 = Layer(hidden, hidden, activation=act, **shared)
         self.flat, self.square, self.product = Reshape(1), Reshape(k), Product()

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.binarizers import REAL
+from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
 from popcloud.learn.point_blocks import FirstLayer
 from popcloud.learn.point_layers import (
     Ball,
-    Beside,
     FarthestPoints,
     Gather,
     GatherSubtract,
@@ -36,7 +36,7 @@ class SignsLayer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, binarizer: str):
         super().__init__()
-        self.gather, self.relative, self.beside = Gather(), GatherSubtract(), Beside()
+        self.gather, self.relative, self.beside = Gather(), GatherSubtract(), Concat()
         self.linear = Layer(inputs + 3, outputs, binarizer=binarizer, activation=activation_of(binarizer), ordered=True)
 
     def forward(self, x: Tensor, xyz: Tensor, near: Tensor | None, centres: Tensor) -> Tensor:
