@@ -1,14 +1,14 @@
-// What is said of points one by one: densities, weights, sampling; and the checks of searches.
+// What is said of points one by one: densities and weights; and the checks of searches.
 #include "points/neighbours.h"
 
 #include <algorithm>
 #include <cfloat>
 #include <cstdio>
-#include <limits>
 #include <string>
 #include <vector>
 
 #include "engine.h"
+#include "points/kernels.h"
 
 namespace popcloud {
 namespace {
@@ -20,32 +20,8 @@ float squared(const float* a, const float* b) {
 
 }  // namespace
 
-void farthest_points(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger) {
-  Array<float> least(points, ledger);
-  std::fill(least.begin(), least.end(), std::numeric_limits<float>::infinity());
-  rows[0] = 0;
-  for (size_t i = 1; i < count; ++i) {
-    const float* chosen = xyz + 3 * rows[i - 1];
-    size_t best = 0;
-    for (size_t p = 0; p < points; ++p) {
-      const float d = squared(chosen, xyz + 3 * p);
-      if (d < least[p]) least[p] = d;
-      if (least[p] > least[best]) best = p;
-    }
-    rows[i] = static_cast<int32_t>(best);
-  }
-}
-
 void density(const float* xyz, size_t points, float bandwidth, size_t first, size_t last, float* out) {
-  const float reach = bandwidth * bandwidth;
-  for (size_t r = first; r < last; ++r) {
-    float sum = 0;
-    for (size_t p = 0; p < points; ++p) {
-      const float near = 1.0f - squared(xyz + 3 * p, xyz + 3 * r) / reach;
-      sum += near > 0 ? near : 0.0f;
-    }
-    out[r] = static_cast<float>(points) / sum;
-  }
+  point_kernels().density(xyz, points, bandwidth, first, last, out);
 }
 
 void weigh_three(const float* queries, const float* xyz, size_t first, size_t last, const int32_t* rows,

@@ -10,6 +10,7 @@
 
 #include "kernels/kernels.h"
 #include "memory.h"
+#include "points/tree.h"
 #include "threads.h"
 
 namespace popcloud {
@@ -26,11 +27,13 @@ class PointSearch {
   // again. Returns the first query with no point around it, whose rows are 0, or `last`.
   size_t ball(const float* queries, size_t first, size_t last, float radius, size_t k, int32_t* rows) const;
 
-  size_t points() const { return points_; }
+  size_t points() const { return tree_.points; }
 
  private:
-  size_t points_;
-  Array<float> xyz_;
+  void nearest_of_all(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
+                      int32_t* rows) const;
+
+  Tree tree_;
 };
 
 // Points (points, channels) laid out for searches by features: d starts at half of |p|^2 (from 0, takes

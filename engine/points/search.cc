@@ -1,54 +1,125 @@
-// Nearest points and balls by looking at all points.
+// Searches over many queries: near places in space by a tree, the others by all keys at once.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
+#include "points/kernels.h"
 #include "points/neighbours.h"
-#include "points/select.h"
+#include "points/order.h"
 
 namespace popcloud {
 namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr size_t kMostKept = 512;               // pairs kept in order; more are sorted when all are there
+constexpr size_t kBlockKeys = size_t{1} << 16;  // keys at a time, 256 KiB
+constexpr size_t kMostRows = 64;                // queries at a time
 
 float squared(const float* a, const float* b) {
   const float x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
   return (x * x + y * y) + z * z;
 }
 
-// Writes numbers 0, D, ... (k - 1) D of pairs in order.
-void pick(std::vector<double>& pairs, size_t k, size_t dilation, int32_t* rows) {
-  std::partial_sort(pairs.begin(), pairs.begin() + static_cast<std::ptrdiff_t>((k - 1) * dilation + 1),
-                    pairs.end());
+// Numbers 0, D, ... (k - 1) D of pairs in order.
+void pick(const double* pairs, size_t k, size_t dilation, int32_t* rows) {
   for (size_t j = 0; j < k; ++j) rows[j] = static_cast<int32_t>(row_of(pairs[j * dilation]));
+}
+
+// The same of all pairs, in no order yet.
+void sort_and_pick(std::vector<double>& pairs, size_t k, size_t dilation, int32_t* rows) {
+  const auto end = pairs.begin() + static_cast<std::ptrdiff_t>((k - 1) * dilation + 1);
+  if (end != pairs.end()) std::nth_element(pairs.begin(), end - 1, pairs.end());
+  std::sort(pairs.begin(), end);
+  pick(pairs.data(), k, dilation, rows);
+}
+
+// A little more than what no neighbour of the next query is farther than: as far as its predecessor's last
+// neighbour is from that, and that from it (triangle inequality); the rest is for roundings.
+float reach_of(const Smallest& best, const float* before, const float* query) {
+  const float far = std::sqrt(key_of(best.pairs[best.count - 1])) + std::sqrt(squared(before, query));
+  return far * far * 1.00001f + 1e-30f;
+}
+
+// Keys of some queries at a time: make(first row, rows, keys), then choose(keys of a row, best).
+template <class T, class Make, class Choose>
+void by_keys(size_t points, size_t first, size_t last, size_t k, size_t dilation, int32_t* rows,
+             Ledger* ledger, const Make& make, const Choose& choose) {
+  const size_t wanted = (k - 1) * dilation + 1;
+  const size_t step = std::min(kMostRows, std::max<size_t>(1, kBlockKeys / points));
+  Array<T> keys(step * points, ledger);
+  Smallest best(std::min(wanted, kMostKept));
+  std::vector<double> pairs(wanted > kMostKept ? points : 0);
+  for (size_t r = first; r < last; r += step) {
+    const size_t count = std::min(step, last - r);
+    make(r, count, keys.data());
+    for (size_t i = 0; i < count; ++i) {
+      const T* own = keys.data() + i * points;
+      if (wanted > kMostKept) {
+        for (size_t p = 0; p < points; ++p)
+          pairs[p] = pair_of(static_cast<float>(own[p]), static_cast<uint32_t>(p));
+        sort_and_pick(pairs, k, dilation, rows + (r + i) * k);
+      } else {
+        best.start(kNan);
+        choose(own, points, best);
+        pick(best.pairs, k, dilation, rows + (r + i) * k);
+      }
+    }
+  }
 }
 
 }  // namespace
 
-PointSearch::PointSearch(const float* xyz, size_t points, Ledger* ledger)
-    : points_(points), xyz_(3 * points, ledger) {
-  std::copy(xyz, xyz + 3 * points, xyz_.data());
-}
+PointSearch::PointSearch(const float* xyz, size_t points, Ledger* ledger) : tree_(xyz, points, ledger) {}
 
 void PointSearch::nearest(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
                           int32_t* rows) const {
-  std::vector<double> pairs(points_);
+  const size_t wanted = (k - 1) * dilation + 1;
+  if (wanted > kMostKept) return nearest_of_all(queries, first, last, k, dilation, rows);
+  const PointKernels& kernels = point_kernels();
+  Smallest best(wanted);
+  const float* before = nullptr;
+  for (uint32_t r : in_space(queries, first, last)) {
+    const float* query = queries + 3 * size_t{r};
+    best.start(before ? reach_of(best, before, query) : kNan);
+    kernels.nearest(tree_, query, best);
+    if (best.short_of()) {
+      best.start(kNan);
+      kernels.nearest(tree_, query, best);
+    }
+    pick(best.pairs, k, dilation, rows + r * k);
+    before = query;
+  }
+}
+
+void PointSearch::nearest_of_all(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
+                                 int32_t* rows) const {
+  std::vector<double> pairs(tree_.points);
   for (size_t r = first; r < last; ++r) {
-    for (uint32_t p = 0; p < points_; ++p)
-      pairs[p] = pair_of(squared(queries + 3 * r, xyz_.data() + 3 * p), p);
-    pick(pairs, k, dilation, rows + r * k);
+    for (size_t p = 0; p < tree_.points; ++p) {
+      const Leaf& leaf = tree_.leaves[p / kLeafSize];
+      const size_t lane = p % kLeafSize;
+      const float at[3] = {leaf.at[0][lane], leaf.at[1][lane], leaf.at[2][lane]};
+      pairs[p] = pair_of(squared(queries + 3 * r, at), leaf.rows[lane]);
+    }
+    sort_and_pick(pairs, k, dilation, rows + r * k);
   }
 }
 
 size_t PointSearch::ball(const float* queries, size_t first, size_t last, float radius, size_t k,
                          int32_t* rows) const {
-  const float reach = radius * radius;
+  const PointKernels& kernels = point_kernels();
+  const size_t kept = std::min(k, tree_.points);
+  Array<uint32_t> found(kept + 2 * kWidth);
+  uint32_t* own = found.data() + kWidth;
   size_t empty = last;
-  for (size_t r = first; r < last; ++r) {
-    int32_t* own = rows + r * k;
-    size_t found = 0;
-    for (size_t p = 0; p < points_ && found < k; ++p)
-      if (squared(queries + 3 * r, xyz_.data() + 3 * p) <= reach) own[found++] = static_cast<int32_t>(p);
-    if (!found) empty = std::min(empty, r);
-    std::fill(own + found, own + k, found ? own[0] : 0);
+  for (uint32_t r : in_space(queries, first, last)) {
+    own[-1] = 0;
+    std::fill(own, own + kept + kWidth, kNoRow);
+    kernels.ball(tree_, queries + 3 * size_t{r}, radius * radius, kept, own);
+    if (own[0] == kNoRow) empty = std::min<size_t>(empty, r), own[0] = 0;
+    for (size_t j = 0; j < k; ++j)
+      rows[r * k + j] = static_cast<int32_t>(j < kept && own[j] != kNoRow ? own[j] : own[0]);
   }
   return empty;
 }
@@ -61,29 +132,24 @@ FeatureSearch::FeatureSearch(const float* features, size_t points, size_t channe
       columns_(channels * points, ledger),
       half_(points, ledger),
       ledger_(ledger) {
-  for (size_t p = 0; p < points; ++p) {
-    float sum = 0;
-    for (size_t c = 0; c < channels; ++c) {
-      const float x = features[p * channels + c];
-      columns_[c * points + p] = x;
-      sum = std::fma(x, x, sum);
-    }
-    half_[p] = sum * 0.5f;
-  }
+  for (size_t c = 0; c < channels; ++c)
+    for (size_t p = 0; p < points; ++p) columns_[c * points + p] = features[p * channels + c];
+  point_kernels().half_norms(columns_.data(), points, channels, half_.data());
 }
 
+// fma(-p, q, d) is fma(-q, p, d): a product of matrices, added to half the norms.
 void FeatureSearch::nearest(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
                             int32_t* rows) const {
-  std::vector<double> pairs(points_);
-  for (size_t r = first; r < last; ++r) {
-    for (uint32_t p = 0; p < points_; ++p) {
-      float key = half_[p];
-      for (size_t c = 0; c < channels_; ++c)
-        key = std::fma(-columns_[c * points_ + p], queries[r * channels_ + c], key);
-      pairs[p] = pair_of(key, p);
-    }
-    pick(pairs, k, dilation, rows + r * k);
-  }
+  std::vector<float> turned;
+  by_keys<float>(
+      points_, first, last, k, dilation, rows, ledger_,
+      [&](size_t r, size_t count, float* keys) {
+        turned.assign(queries + r * channels_, queries + (r + count) * channels_);
+        for (float& x : turned) x = -x;
+        table_.linear(turned.data(), count, channels_, columns_.data(), half_.data(), points_,
+                      Activation::kNone, keys);
+      },
+      point_kernels().smallest);
 }
 
 SignSearch::SignSearch(const uint64_t* bits, size_t points, size_t words, const KernelTable& table,
@@ -101,13 +167,12 @@ SignSearch::SignSearch(const uint64_t* bits, size_t points, size_t words, const 
 
 void SignSearch::nearest(const uint64_t* queries, size_t first, size_t last, size_t k, size_t dilation,
                          int32_t* rows) const {
-  std::vector<double> pairs(points_);
-  Array<int32_t> differ(points_, ledger_);
-  for (size_t r = first; r < last; ++r) {
-    table_.mismatches(queries + r * words_, 1, matrix_, {0, points_}, differ.data());
-    for (uint32_t p = 0; p < points_; ++p) pairs[p] = pair_of(static_cast<float>(differ[p]), p);
-    pick(pairs, k, dilation, rows + r * k);
-  }
+  by_keys<int32_t>(
+      points_, first, last, k, dilation, rows, ledger_,
+      [&](size_t r, size_t count, int32_t* keys) {
+        table_.mismatches(queries + r * words_, count, matrix_, {0, points_}, keys);
+      },
+      point_kernels().fewest);
 }
 
 }  // namespace popcloud
