@@ -15,6 +15,18 @@ void run_on_clouds(Engine& engine) {
   engine.run(&cloud, 1, answer.data());
 }
 
+// An altered search may ask for more points than there are, which is the cloud's fault.
+void run_on_points(Engine& engine) {
+  std::vector<float> rows, answers(20 * engine.classes().size());
+  for (size_t i = 0; i < 20 * engine.columns(); ++i) rows.push_back(static_cast<float>(i * i % 13) * 0.1f);
+  const Cloud cloud{rows.data(), 20};
+  try {
+    engine.run(&cloud, 1, answers.data());
+  } catch (const Error& error) {
+    check(error.fault() == Fault::kCloud, error.what());
+  }
+}
+
 // An altered edge may ask for more sites than there are numbers, which is the scene's fault.
 void run_on_a_scene(Engine& engine) {
   std::vector<float> xyz, columns(engine.features().size() * 20), answers(engine.classes().size() * 20);
@@ -31,7 +43,9 @@ std::string fault(const File& file, const Bytes& bytes, size_t count) {
   file.write(bytes, count);
   try {
     Engine engine(file.path, Options{"", 1});
-    engine.grid() ? run_on_a_scene(engine) : run_on_clouds(engine);
+    engine.grid()       ? run_on_a_scene(engine)
+    : engine.sampling() ? run_on_points(engine)
+                        : run_on_clouds(engine);
     return "";
   } catch (const Error& error) {
     check(error.fault() == Fault::kFile, "a file's fault is called one");
@@ -95,7 +109,8 @@ void test_every_number(const Bytes& good) {
 }  // namespace
 
 int main() {
-  for (const Bytes& good : {cloud_network(1), scene_network(1, 5, 4), scene_network(2, 3, 4)}) {
+  for (const Bytes& good :
+       {cloud_network(1), scene_network(1, 5, 4), scene_network(2, 3, 4), points_network(1)}) {
     test_damage(good);
     test_random_bytes(good);
     test_every_number(good);

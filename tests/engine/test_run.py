@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from grid_programs import GridBuilder, surface
+from point_programs import cloud_of, every_point_op
 from popcloud import Session, native
 from popcloud.cloud import prepare
 from popcloud.errors import CloudError
@@ -135,6 +136,29 @@ def test_the_program_refuses_scenes_in_one_line(model, scene_model, tmp_path, wo
     assert message in err
     assert err.startswith("popcloud-run: ")
     assert err.count("\n") == 1
+
+
+@built
+def test_the_program_answers_networks_on_points(tmp_path, rng):
+    program, path = every_point_op(0, by_point=True), tmp_path / "points.popc"
+    write(program, path)
+    cloud = cloud_of(rng, 60, program)
+    np.save(tmp_path / "a.npy", cloud)
+    code, out, err = call(path, "--out", tmp_path, tmp_path / "a.npy")
+    assert (code, err) == (0, "")
+    labels = engine.Engine(path).run([cloud])[0].argmax(1)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.labels.npy"), labels)
+    assert len(out.splitlines()) == len(set(labels.tolist()))
+    write(replace(program, points=50), path)
+    assert call(path, tmp_path / "a.npy")[::2] == (
+        3,
+        f"popcloud-run: {tmp_path / 'a.npy'}: expected the 50 points that the model takes, found 60; "
+        "resample the cloud with its columns first\n",
+    )
+    write(replace(program, normalize="blocks"), path)
+    code, _, err = call(path, tmp_path / "a.npy")
+    assert (code, err.count("\n")) == (5, 1)
+    assert "blocks" in err
 
 
 @built
