@@ -7,7 +7,27 @@ import math
 import pytest
 import torch
 
-from popcloud.learn.binarizers import ApproxSign, BiReal, Bnn, EdeSign, IrNet, Lsr, ReAct, SteSign, Xnor, signs
+from popcloud.errors import RecipeError
+from popcloud.learn.binarizers import (
+    Abc3,
+    Abc5,
+    ApproxSign,
+    BiReal,
+    Bnn,
+    EdeSign,
+    IrNet,
+    Lab,
+    Lsr,
+    Poem,
+    ReAct,
+    RealToBinary,
+    SteSign,
+    Xnor,
+    XnorPlusPlus,
+    signs,
+)
+from popcloud.learn.binarizers.poem import drawn
+from popcloud.learn.layers import Layer, after_step
 
 
 @pytest.fixture
@@ -112,7 +132,7 @@ def test_xnor_factor_of_a_row_is_its_mean_magnitude():
 def test_bnn_scales_nothing_and_clips():
     weight = torch.tensor([[-3.0, 0.5, 1.2]])
     assert Bnn(3, 1).scale(weight).tolist() == [1.0]
-    Bnn(3, 1).after_step(weight)
+    Bnn(3, 1).after_step(weight, {})
     assert weight.tolist() == [[-1.0, 0.5, 1.0]]
 
 
@@ -169,3 +189,186 @@ def test_react_learns_where_an_input_turns():
     x = torch.tensor([[0.4, -0.9], [0.5, -1.1]])
     assert binarizer.inputs_signs(x).tolist() == [[-1, 1], [1, -1]]
     assert binarizer.threshold(torch.zeros(1, 2)).tolist() == [0.5, -1.0]
+
+
+# -- DoReFa-Net ----------------------------------------------------------------------------------------------------
+
+
+def test_dorefa_multiplies_zeros_and_ones_by_scaled_signs(random):
+    layer = Layer(9, 4, binarizer="dorefa", norm=False).double()
+    x = torch.rand(5, 9, generator=random, dtype=torch.float64) * 3 - 1
+    expected = (x >= 0.5).double() @ (signs(layer.weight) * layer.weight.abs().mean()).T
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer.eval()(x), expected)
+
+
+def test_dorefa_has_the_gradients_of_clipped_inputs_and_of_the_weights_themselves(random):
+    layer = Layer(9, 4, binarizer="dorefa", norm=False).double()
+    x = (torch.rand(5, 9, generator=random, dtype=torch.float64) * 3 - 1).requires_grad_()
+    grad = torch.randn(5, 4, generator=random, dtype=torch.float64)
+    layer(x).backward(grad)
+    binary = signs(layer.weight) * layer.weight.abs().mean()
+    torch.testing.assert_close(x.grad, (grad @ binary) * ((x >= 0) & (x <= 1)))
+    torch.testing.assert_close(layer.weight.grad, grad.T @ (x >= 0.5).double())
+
+
+# -- XNOR-Net++ ----------------------------------------------------------------------------------------------------
+
+
+def test_xnor_plus_plus_starts_at_the_mean_magnitude_of_the_layer_or_of_each_output(random):
+    weight = torch.randn(4, 32, generator=random)
+    one, each = XnorPlusPlus(32, 4), XnorPlusPlus(32, 4, per_channel=True)
+    for binarizer in (one, each):
+        binarizer.initialise(torch.zeros(2, 32), weight)
+    torch.testing.assert_close(one.scale(weight), weight.abs().mean()[None])
+    torch.testing.assert_close(each.scale(weight), weight.abs().mean(1))
+
+
+# -- LAB -----------------------------------------------------------------------------------------------------------
+
+
+def test_lab_weighs_magnitudes_by_adam_s_curvature(random):
+    layer = Layer(12, 3, binarizer="lab")
+    assert layer.binarizer.scale(layer.weight).item() == pytest.approx(layer.weight.abs().mean().item())
+    optimizer = torch.optim.Adam(layer.parameters(), 0.1)
+    for _ in range(3):
+        layer(torch.randn(8, 12, generator=random)).square().sum().backward()
+        optimizer.step()
+        after_step(layer, optimizer)
+    d = optimizer.state[layer.weight]["exp_avg_sq"].sqrt() + 1e-8
+    expected = (d * layer.weight).abs().sum() / d.sum()
+    torch.testing.assert_close(layer.binarizer.scale(layer.weight)[0], expected.detach())
+    assert expected.item() != pytest.approx(layer.weight.abs().mean().item(), rel=1e-3)
+
+
+def test_lab_clips_the_weights_and_asks_for_adam(random):
+    weight = torch.tensor([[-3.0, 0.5]])
+    Lab(2, 1).after_step(weight, {"exp_avg_sq": torch.ones(1, 2)})
+    assert weight.tolist() == [[-1.0, 0.5]]
+    layer = Layer(2, 1, binarizer="lab")
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    layer(torch.randn(4, 2, generator=random)).sum().backward()
+    optimizer.step()
+    with pytest.raises(RecipeError, match="lab: expected the second moments that Adam keeps, found none; choose adam"):
+        after_step(layer, optimizer)
+
+
+# -- ABC-Net -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Abc3, Abc5])
+def test_several_signs_come_as_near_to_the_weights_as_they_can(random, kind):
+    weight = torch.randn(6, 50, generator=random, dtype=torch.float64) + 0.1
+    binarizer = kind(50, 6).double()
+    bases = binarizer.weight_signs(weight).detach()
+    steps = torch.linspace(-1, 1, kind.bases, dtype=torch.float64)
+    for base, step in zip(bases, steps, strict=True):
+        assert torch.equal(base, signs(weight - weight.mean() + step * weight.std()))
+    best = torch.linalg.lstsq(bases.flatten(1).T, weight.flatten()[:, None]).solution[:, 0]
+    torch.testing.assert_close(binarizer.trained_weights(weight), torch.tensordot(best, bases, 1))
+    torch.testing.assert_close(binarizer.scale(weight), binarizer.beta.detach()[:, None] * best)
+
+
+def test_more_signs_come_nearer(random):
+    weight = torch.randn(6, 50, generator=random)
+    off = [float((b.trained_weights(weight) - weight).norm()) for b in (BiReal(50, 6), Abc3(50, 6), Abc5(50, 6))]
+    assert off[0] > 1.3 * off[1]
+    assert off[1] > 1.2 * off[2]
+
+
+def test_signs_that_agree_share_their_factor():
+    weight = torch.full((2, 4), 3.0)  # no spread: all signs are one
+    torch.testing.assert_close(Abc3(4, 2).trained_weights(weight), weight)
+    assert Abc5(4, 2).trained_weights(torch.zeros(2, 4)).tolist() == torch.zeros(2, 4).tolist()
+
+
+def test_thresholds_start_where_they_cut_a_standard_normal_into_equal_parts(random):
+    x = torch.randn(40000, 1, generator=random)
+    share = (Abc3(1, 1).inputs_signs(x) > 0).float().mean((1, 2))
+    torch.testing.assert_close(share, torch.tensor([0.75, 0.5, 0.25]), atol=0.01, rtol=0)
+
+
+def test_window_of_the_gradient_is_one_wide():
+    binarizer = Abc3(5, 1)
+    binarizer.shift.data = torch.tensor([0.0, 0.5, 1.0])  # the middle one turns at 0
+    x = torch.tensor([[-0.51, -0.5, 0.0, 0.5, 0.51]], requires_grad=True)
+    binarizer.inputs_signs(x)[1].sum().backward()
+    assert x.grad.tolist() == [[0, 1, 1, 1, 0]]
+    assert binarizer.shift.grad.tolist() == [0, 3, 0]
+
+
+# -- POEM ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_between_two_means_are_drawn_to_the_likelier_one(random):
+    noise = 0.05 * torch.randn(2, 4000, generator=random)
+    pulled = drawn(noise + torch.tensor([[-0.2], [0.4]]))
+    weight = noise + torch.tensor([[-0.2], [0.4]])
+    low, high = weight[0].mean(), weight[1].mean()
+    outside = (weight < low - 0.005) | (weight > high + 0.005)
+    assert (pulled[outside] == 0).all()
+    near_low = (weight > low + 0.005) & (weight < 0)
+    near_high = (weight > 0.2) & (weight < high - 0.005)
+    torch.testing.assert_close(pulled[near_low], (weight - low)[near_low], atol=0.01, rtol=0)  # off it, downhill
+    torch.testing.assert_close(pulled[near_high], (weight - high)[near_high], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(3, 4), torch.full((3, 4), -2.0), torch.eye(4)])
+def test_weights_of_one_or_two_values_are_left_alone(weight):
+    assert torch.isfinite(drawn(weight)).all()
+    torch.testing.assert_close(drawn(weight), torch.zeros_like(weight), atol=1e-5, rtol=0)
+
+
+def test_poem_s_terms_beside_the_straight_through_gradient(random):
+    weight = torch.randn(3, 8, generator=random, dtype=torch.float64).requires_grad_()
+    grad = torch.randn(3, 8, generator=random, dtype=torch.float64)
+    binarizer = Poem(8, 3, pull=0.3, weight_decay=0.2).double()
+    binarizer.alpha.data.uniform_(0.5, 1.5, generator=random)
+    binarizer.trained_weights(weight).backward(grad)
+    alpha, b = binarizer.alpha.detach()[:, None], signs(weight)
+    through = grad * alpha * (weight.abs() <= 1)
+    torch.testing.assert_close(weight.grad, through + 0.2 * (weight - alpha * b) * alpha + 0.3 * drawn(weight))
+    free = binarizer.alpha.detach().clone().requires_grad_()
+    plain = (grad * free[:, None] * b).sum() + 0.2 * 0.5 * (weight.detach() - free[:, None] * b).square().sum()
+    torch.testing.assert_close(binarizer.alpha.grad, torch.autograd.grad(plain, free)[0])
+
+
+def test_a_batch_norm_that_falls_turns_thresholds_and_weights_around(random):
+    binarizer, weight = Poem(6, 3).eval(), torch.randn(3, 6, generator=random)
+    binarizer.norm.weight.data = torch.tensor([1.0, -2.0, 0.0, 0.0, 0.5, -0.5])
+    binarizer.norm.bias.data = torch.tensor([0.3, 0.3, 0.1, -0.1, 0.0, 0.0])
+    frozen, x = binarizer.frozen(weight), torch.randn(500, 6, generator=random)
+    expected = binarizer.inputs_signs(x) @ signs(weight).T
+    assert torch.equal(torch.where(x < frozen.threshold, -1.0, 1.0) @ frozen.weights.T, expected)
+    assert frozen.threshold[2:4].tolist() == [-math.inf, math.inf]  # a flat one never turns
+
+
+# -- Real-to-Binary ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 16), (3, 7, 16), (3, 5, 4, 16)])
+def test_gate_sees_the_mean_over_all_points_of_a_cloud(random, shape):
+    binarizer, x = RealToBinary(16, 5), torch.randn(shape, generator=random)
+    mean = x.reshape(3, -1, 16).mean(1)
+    hidden = (mean @ binarizer.squeeze.weight.T + binarizer.squeeze.bias).relu()
+    expected = torch.sigmoid(hidden @ binarizer.excite.weight.T + binarizer.excite.bias)
+    assert hidden.shape == (3, 2)  # eight times fewer
+    for mode in (True, False):
+        found = binarizer.train(mode).gate(x)
+        assert found.shape == (3, *[1] * (len(shape) - 2), 5)
+        torch.testing.assert_close(found.reshape(3, 5), expected)
+
+
+def test_gate_of_a_layer_has_true_gradients(random):
+    layer = Layer(8, 3, binarizer="r2b").double()
+    x = torch.randn(2, 5, 8, generator=random, dtype=torch.float64)
+    layer(x).square().sum().backward()
+    for parameter in (layer.binarizer.squeeze.weight, layer.binarizer.excite.bias, layer.binarizer.alpha):
+        index = (0,) * parameter.ndim
+        step, around = 1e-6, []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter[index] += sign * step
+                around.append(float(layer(x).square().sum()))
+                parameter[index] -= sign * step
+        assert parameter.grad[index].item() == pytest.approx((around[0] - around[1]) / (2 * step), rel=1e-4, abs=1e-7)

@@ -34,7 +34,7 @@ class RealToBinary(Binarizer):
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the gates (B, 1 .., outputs); in eval mode with a program's bits, and no gradient."""
-        rows = x.view(len(x), -1, self.inputs)
+        rows = x.reshape(len(x), -1, self.inputs)
         if self.training:
             gates = self.excite(self.squeeze(rows.mean(1)).relu()).sigmoid()
         else:
