@@ -126,7 +126,8 @@ def density(points: object, bandwidth: float) -> Floats:
     width = check_bandwidth(bandwidth)
     total = np.zeros(len(among), np.float32)
     for point in among:
-        near = np.float32(1) - squared(among, point) / (width * width)
+        with np.errstate(over="ignore"):  # too far for float32 is far enough
+            near = np.float32(1) - squared(among, point) / (width * width)
         total += np.where(near > 0, near, np.float32(0))
     return np.float32(len(among)) / total
 
