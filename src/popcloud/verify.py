@@ -33,8 +33,9 @@ class Line:
 
     name       of the value it writes
     op         the Op's name
-    kind       "bits", "floats", or "" where PyTorch has no such value and only what follows is compared
-    compared   how many signs or floats
+    kind       "bits", "floats", "rows" that a search found, or "" where PyTorch has no such value and only what follows
+               is compared
+    compared   how many signs, floats or rows
     differing  how many signs differ; of floats, how many are off by more than the tolerance
     error      of floats, the largest difference as a share of TOLERANCE's unit; 0 for bits
     """
@@ -136,6 +137,11 @@ class Verification:
             line.kind = "bits"
             line.compared += len(wanted) * value.channels
             line.differing += differing_bits(found, wanted)
+            return
+        if value.kind is Kind.INDEX:
+            line.kind = "rows"
+            line.compared += wanted.size
+            line.differing += int((found != wanted).sum())
             return
         errors = float_errors(found, wanted)
         line.kind = "floats"

@@ -109,14 +109,13 @@ def _labels(
     Where no halo was asked for and the exact one does not fit memory, it is the widest that does.
     """
     try:
-        return session.labels(cloud, progress=progress, **how), how
+        return session.labels(cloud, progress=progress, tile=how["tile"], halo=how["halo"]), how
     except CloudError:
         assert session.scenes is not None
         halo = session.scenes.fitting_halo(cloud.xyz, how["tile"]) if how["halo"] is None else None
         if halo is None:
             raise
-    narrower = {**how, "halo": halo}
-    return session.labels(cloud, progress=progress, **narrower), narrower
+    return session.labels(cloud, progress=progress, tile=how["tile"], halo=halo), {**how, "halo": halo}
 
 
 def _note_seams(path: Path, session: Session, seams: Seams) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcloud import __version__
-from popcloud.cli import proving_scenes
+from popcloud.cli import objects, proving_scenes
 from popcloud.cli.common import (
     THREADS_HELP,
     Commands,
@@ -43,10 +43,13 @@ LICENCES = {  # data set: what its owners allow, as far as a model trained on it
     "nyu_depth_v2": "trained on NYU Depth v2 (Silberman et al., ECCV 2012): no licence stated; research, with citation",
     "s3dis": "trained on S3DIS (Armeni et al., CVPR 2016): for research, on the terms of its request form",
     "semantic_kitti": "trained on SemanticKITTI (Behley et al., ICCV 2019): CC BY-NC-SA 3.0 (scans) and 4.0 (labels)",
+    "parts": "trained on made-up objects that popcloud generates; no rights of others",
+    "shapenet_part": "trained on ShapeNetPart (Yi et al., 2016): ShapeNet's terms, non-commercial research",
+    "s3dis_blocks": "trained on S3DIS (Armeni et al., CVPR 2016): for research, on the terms of its request form",
     "ign_lidarhd_dense": IGN,
     "ign_lidarhd_sparse": IGN,
 }
-YOURS = ("root", "teacher")  # fields of recipes that name folders
+YOURS = ("root", "teacher", "start")  # fields of recipes that name folders
 CLOUDS = 50
 
 PACK = """\
@@ -157,9 +160,12 @@ def export(trained: Trained, about: dict[str, str] | None = None) -> Exported:
     """Return a trained network as a program that treats clouds as its training did."""
     from popcloud.learn.export import export as written
     from popcloud.learn.scenes.batches import input_names
-    from popcloud.packed.program import Grid
+    from popcloud.packed.program import Grid, Sampling
 
     model: Any = trained.model
+    if trained.recipe.task in objects.NORMALIZE:
+        about_points: dict[str, Any] = {"normalize": objects.NORMALIZE[trained.recipe.task], "plan": Sampling()}
+        return written(model, classes=trained.classes, meta=about, features=trained.features, **about_points)
     if not _scenes(trained):
         return written(model, points=trained.recipe.points, normalize=NORMALIZE, classes=trained.classes, meta=about)
     plan = Grid(trained.recipe.edge, model.levels, model.size)
@@ -257,7 +263,8 @@ def verify(
     if different is not None:
         raise VerifyError(f"{model}: not what {checkpoint} exports to: {different}; pack it again")
     running = {name: start(model, program, name, threads) for name in kernels_of(kernels)}
-    for found in (proving_scenes.evidence if _scenes(trained) else evidence)(trained, exported, source):
+    source = replace(source, split=source.split or "test")
+    for found in EVIDENCE[trained.recipe.task](trained, exported, source):
         for verification in running.values():
             verification.add(*found)
     return Proof({name: v.report() for name, v in running.items()}, changed_constant(program, exported.program))
@@ -299,10 +306,18 @@ def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[t
     from popcloud.learn.export import observe
 
     recipe: dict[str, Any] = trained.recipe.model_dump(mode="json")
-    source = replace(source, split=source.split or "test", clouds=source.clouds or CLOUDS)
+    source = replace(source, clouds=source.clouds or CLOUDS)
     for xyz in load_clouds(source, recipe, points=trained.recipe.points, classes=trained.classes).xyz:
         ready = prepare(xyz, trained.recipe.points, NORMALIZE)
         yield ready, observe(exported, ready)
+
+
+EVIDENCE: dict[str, Callable[..., Iterator[Any]]] = {  # by task
+    "classification": evidence,
+    "parts": objects.evidence,
+    "blocks": objects.evidence,
+    "scenes": proving_scenes.evidence,
+}
 
 
 def _print(proof: Proof) -> None:

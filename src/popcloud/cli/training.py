@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from popcloud.cli import scenes
+from popcloud.cli import objects, scenes
 from popcloud.cli.common import (
     KERNELS_HELP,
     THREADS_HELP,
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 TRAIN = """\
 RECIPE.yaml holds the choices of a run; each can be changed by field=value, and all have defaults.
-task=scenes learns a class per point in place of one per cloud, in one or more stages.
+task=scenes learns a class per point of scenes in place of one per cloud, in one or more stages; task=parts the
+parts of objects; task=blocks a class per point of rooms, block by block.
 `popcloud train --fields` lists them. The folder DIR gets best.safetensors (the network of the epoch that
 was best on the validation clouds), last.safetensors (all that --resume needs), log.jsonl and result.json.
 Ctrl-C saves and says how to go on; a run that was killed goes on from its last epoch. Needs PyTorch."""
@@ -48,7 +49,8 @@ Ctrl-C saves and says how to go on; a run that was killed goes on from its last 
 EVAL = """\
 THING is a checkpoint (a file, or the folder of a run) and is run by PyTorch, or a packed model (*.popc)
 and is run by the engine. The clouds are those of the data set it was trained on, unless you name another.
-Of scenes it is the mean IoU over points that is measured, on the split test, or val where there is no test."""
+Of scenes it is the mean IoU over points that is measured, on the split test, or val where there is no test; of
+parts of objects category and instance mIoU; of rooms in blocks mean IoU: each over every point of the split."""
 
 
 def add(commands: Commands) -> None:
@@ -148,12 +150,15 @@ def _recipe(args: argparse.Namespace) -> AnyRecipe:
 def evaluate(args: argparse.Namespace) -> None:
     """Print overall and mean-class accuracy; of scenes mean IoU, accuracy and the IoU of each class."""
     from popcloud.packed.file import read
-    from popcloud.packed.program import Grid
+    from popcloud.packed.program import Grid, Rows
 
     if is_model(args.thing):
         program = read(args.thing)
         if isinstance(program.plan, Grid):
             scenes.evaluate_model(args, program)
+            return
+        if program.values[program.steps[-1].output].rows is Rows.POINT:
+            objects.evaluate_model(args, program)
             return
         args.split = args.split or "test"
         clouds, answers, by = _answers_of_model(args, program)
@@ -161,6 +166,9 @@ def evaluate(args: argparse.Namespace) -> None:
         trained = _trained(args.thing)
         if trained.recipe.task == "scenes":
             scenes.evaluate(args, trained)
+            return
+        if trained.recipe.task in objects.NORMALIZE:
+            objects.evaluate(args, trained)
             return
         args.split = args.split or "test"
         clouds, answers, by = _answers_of_checkpoint(args, trained)

@@ -55,7 +55,7 @@ def blocks_of(xyz: object, colours: object, *, size: float = SIZE, most: int = 0
     for rows in columns(points, size, name=name):
         features = _centred(whole[rows], size)
         parts = -(-len(rows) // most) if most else 1
-        dealt += [Block(rows[part::parts], features[part::parts]) for part in range(parts)]
+        dealt += [Block(rows[part::parts], np.ascontiguousarray(features[part::parts])) for part in range(parts)]
     return dealt
 
 
