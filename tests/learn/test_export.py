@@ -367,4 +367,4 @@ def test_an_answer_per_point_and_wrong_classes_are_refused_at_the_latest_when_wr
 def test_every_layer_of_the_library_has_a_step():
     ours = {kind for kind in vars(layers).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
     ours = {kind for kind in ours if kind.__module__ == layers.__name__}
-    assert ours - set(EMIT) == {layers.Weighted}  # abstract
+    assert ours <= set(EMIT)
