@@ -1,8 +1,8 @@
-"""Keep what a training run came to: `python benchmarks/collect.py RUN NAME --trained-at COMMIT [--note TEXT]`.
+"""Keep what training runs came to: `python benchmarks/collect.py RUN [RUN ...] NAME --trained-at COMMIT [--note TEXT]`.
 
-Writes benchmarks/results/accuracy/NAME.json: the recipe, the result, the accuracy (of scenes, mean IoU) of each epoch
-on training and validation clouds, the share of +1 per layer at the end, the shifts that a search ended with, the commit
-it was trained at, and the machine, whose commit is that of collecting. The folder RUN is what `popcloud train` made.
+Writes benchmarks/results/accuracy/NAME.json, of several runs {"runs": [...]}. Of each: the recipe, the result, the
+accuracy (of scenes, parts and blocks, the first figure) of each epoch on training and validation clouds, the share of +1 per layer at the end, the shifts that a search ended with, the commit
+it was trained at, and the machine, whose commit is that of collecting. A folder RUN is what `popcloud train` made.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from harness import ROOT, machine
 
 CURVES = ("train", "validation", "loss")
+YOURS = ("root", "start", "teacher")  # of the recipe: folders
 LEFT_OUT = "checkpoint"  # of the result: a path
 
 
@@ -25,15 +26,14 @@ def collect(run: Path, note: str, trained_at: str) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     searched = [line["shifts"] for line in lines if "shifts" in line]
-    recipe["root"] = None
+    told = {name: Path(recipe[name]).name for name in YOURS[1:] if recipe.get(name)}  # which run, not where
     return {
-        "recipe": recipe,
+        "recipe": recipe | dict.fromkeys(name for name in YOURS if name in recipe) | told,
         "result": {name: value for name, value in result["result"].items() if name != LEFT_OUT},
         "epochs": {name: [round(line[name], 4) for line in lines if line.get(name) is not None] for name in CURVES},
         "positive": lines[-1]["positive"],
         **({"shifts": searched[-1]} if searched else {}),
         "trained_at": trained_at,
-        "machine": machine(),
         "note": note,
     }
 
@@ -41,16 +41,16 @@ def collect(run: Path, note: str, trained_at: str) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Write the file and say where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("run", type=Path, nargs="+", help="folder of a finished run")
     parser.add_argument("name", help="name of the result")
     parser.add_argument("--trained-at", required=True, help="the commit whose code trained it")
     parser.add_argument("--note", default="", help="what a reader should know")
     arguments = parser.parse_args(argv)
     path = ROOT / "benchmarks" / "results" / "accuracy" / f"{arguments.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps(collect(arguments.run, arguments.note, arguments.trained_at), indent=1) + "\n", encoding="utf-8"
-    )
+    runs = [collect(run, arguments.note, arguments.trained_at) for run in arguments.run]
+    whole = {"machine": machine()} | (runs[0] if len(runs) == 1 else {"runs": runs})
+    path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
