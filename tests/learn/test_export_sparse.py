@@ -9,8 +9,9 @@ from torch import nn
 
 from popcloud.errors import ExportError
 from popcloud.learn import sparse_layers
+from popcloud.learn.binarizers import BINARIZERS
 from popcloud.learn.export import EMIT, export, observe
-from popcloud.learn.layers import Layer, RPReLU, Weighted
+from popcloud.learn.layers import Layer, Norm, RPReLU, Weighted
 from popcloud.learn.shifted import ShiftedConv
 from popcloud.learn.sparse_layers import Add, Join, NormAct, SparseConv, Unpool, set_weights_binary
 from popcloud.learn.thresholds import switch
@@ -94,8 +95,10 @@ def test_switch_is_where_the_sign_turns(activation):
 
 
 def test_switch_needs_an_activation_that_rises():
+    made = NormAct(3, activation="rprelu").eval()
+    made.activation.slope.data[1] = -0.1
     with pytest.raises(ExportError, match="no single switch"):
-        switch(NormAct(3, activation="rprelu").eval(), torch.zeros(3))
+        switch(made, torch.zeros(3))
 
 
 def test_layers_that_differ_in_threshold_get_signs_of_their_own(rng):
@@ -130,6 +133,27 @@ def test_more_signs_than_a_step_can_write_become_steps(rng):
     exported = written(model)
     assert ops(exported).count(Op.BINARIZE) == 2
     assert len(exported.program.steps[0].outputs) == 4
+    check(exported, rng)
+
+
+@pytest.mark.parametrize("binarizer", [name for name in BINARIZERS if not BINARIZERS[name].not_sparse])
+@pytest.mark.parametrize("first", [True, False], ids=["norm-first", "norm-last"])
+def test_every_binarizer_that_fits_has_the_steps_it_has_in_pytorch(rng, binarizer, first):
+    torch.manual_seed(4)
+    before = {"norm": norm(4)} if first else {}
+    model = Net(
+        lambda net, x, at: net.second(net.norm(net.first(x, at)) if first else net.first(x, at), at),
+        first=conv(binarizer="real", norm=False),
+        second=conv(4, binarizer=binarizer, norm=not first, activation="prelu"),
+        **before,
+    )
+    with torch.no_grad():
+        for gains in (one for name, one in model.named_parameters() if name.endswith("norm.weight")):
+            gains[::2] *= -1
+        for own in (module for module in model.second.binarizer.modules() if isinstance(module, Norm)):
+            own.running_mean.normal_()
+    exported = written(model)
+    assert ops(exported)[-2:] == [Op.BINARY_SPARSE_CONV, Op.LINEAR]
     check(exported, rng)
 
 
