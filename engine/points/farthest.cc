@@ -11,7 +11,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kManyPoints = 4096, kManyRows = 16;  // from here on the tree is faster
 
-void of_all(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger) {
+void of_all(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger,
+            const PointKernels& kernels) {
   const size_t padded = (points + kWidth - 1) / kWidth * kWidth;
   Array<float> columns(3 * padded, ledger), least(padded, ledger);
   std::fill(columns.begin(), columns.end(), std::numeric_limits<float>::quiet_NaN());
@@ -19,7 +20,7 @@ void of_all(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger
     for (size_t axis = 0; axis < 3; ++axis) columns[axis * padded + p] = xyz[3 * p + axis];
   std::fill(least.begin(), least.begin() + points, kInfinity);
   std::fill(least.begin() + points, least.end(), -1.0f);
-  point_kernels().farthest_of_all(columns.data(), padded, count, least.data(), rows);
+  kernels.farthest_of_all(columns.data(), padded, count, least.data(), rows);
 }
 
 // At first every point is infinitely far: the farthest one of each child is its first row.
@@ -44,13 +45,14 @@ void start(const Tree& tree, float* least, Farthest* best) {
 
 }  // namespace
 
-void farthest_points(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger) {
-  if (points < kManyPoints || count < kManyRows) return of_all(xyz, points, count, rows, ledger);
+void farthest_points(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger,
+                     const PointKernels& kernels) {
+  if (points < kManyPoints || count < kManyRows) return of_all(xyz, points, count, rows, ledger, kernels);
   const Tree tree(xyz, points, ledger);
   Array<float> least(tree.members[0] * kLeafSize, ledger);
   Array<Farthest> best(tree.total, ledger);
   start(tree, least.data(), best.data());
-  point_kernels().farthest_by_tree(tree, xyz, count, least.data(), best.data(), rows);
+  kernels.farthest_by_tree(tree, xyz, count, least.data(), best.data(), rows);
 }
 
 }  // namespace popcloud

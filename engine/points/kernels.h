@@ -33,6 +33,7 @@ extern const PointKernels kPointsPortable;
 #if defined(__x86_64__)
 extern const PointKernels kPointsAvx2;
 #endif
-const PointKernels& point_kernels();  // the fastest ones for this processor
+const PointKernels& point_kernels();             // the fastest ones for this processor
+const PointKernels* const* all_point_kernels();  // null-terminated, fastest first
 
 }  // namespace popcloud

@@ -15,10 +15,14 @@
 
 namespace popcloud {
 
+struct PointKernels;
+const PointKernels& point_kernels();  // the fastest ones for this processor; all give the same
+
 // Points (points, 3) laid out for searches by position: d = (dx dx + dy dy) + dz dz, every operation rounded.
 class PointSearch {
  public:
-  PointSearch(const float* xyz, size_t points, Ledger* ledger = nullptr);
+  PointSearch(const float* xyz, size_t points, Ledger* ledger = nullptr,
+              const PointKernels& kernels = point_kernels());
 
   // The nearest points of queries (., 3). (k - 1) * dilation < points.
   void nearest(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
@@ -34,6 +38,7 @@ class PointSearch {
                       int32_t* rows) const;
 
   Tree tree_;
+  const PointKernels& kernels_;
 };
 
 // Points (points, channels) laid out for searches by features: d starts at half of |p|^2 (from 0, takes
@@ -75,7 +80,8 @@ class SignSearch {
 
 // Rows [count] of points (points, 3): row 0, then again and again the one farthest from all before, the first
 // of equal ones. 1 <= count <= points.
-void farthest_points(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger = nullptr);
+void farthest_points(const float* xyz, size_t points, size_t count, int32_t* rows, Ledger* ledger = nullptr,
+                     const PointKernels& kernels = point_kernels());
 
 // out[r] = float(points) / the sum over all rows in order of max(0, 1 - d / (bandwidth * bandwidth)), in
 // float32, all rounded; for rows [first, last).

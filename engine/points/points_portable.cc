@@ -99,11 +99,18 @@ bool supported() { return true; }
 const PointKernels kPointsPortable = {
     supported, nearest, ball, smallest, fewest, half_norms, density, farthest_of_all, farthest_by_tree};
 
-const PointKernels& point_kernels() {
+const PointKernels* const* all_point_kernels() {
+  static const PointKernels* const list[] = {
 #if defined(__x86_64__)
-  if (kPointsAvx2.supported()) return kPointsAvx2;
+      &kPointsAvx2,
 #endif
-  return kPointsPortable;
+      &kPointsPortable, nullptr};
+  return list;
+}
+
+const PointKernels& point_kernels() {
+  for (auto kernels = all_point_kernels();; ++kernels)
+    if ((*kernels)->supported()) return **kernels;  // portable is last and always supported
 }
 
 }  // namespace popcloud

@@ -70,22 +70,22 @@ void by_keys(size_t points, size_t first, size_t last, size_t k, size_t dilation
 
 }  // namespace
 
-PointSearch::PointSearch(const float* xyz, size_t points, Ledger* ledger) : tree_(xyz, points, ledger) {}
+PointSearch::PointSearch(const float* xyz, size_t points, Ledger* ledger, const PointKernels& kernels)
+    : tree_(xyz, points, ledger), kernels_(kernels) {}
 
 void PointSearch::nearest(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
                           int32_t* rows) const {
   const size_t wanted = (k - 1) * dilation + 1;
   if (wanted > kMostKept) return nearest_of_all(queries, first, last, k, dilation, rows);
-  const PointKernels& kernels = point_kernels();
   Smallest best(wanted);
   const float* before = nullptr;
   for (uint32_t r : in_space(queries, first, last)) {
     const float* query = queries + 3 * size_t{r};
     best.start(before ? reach_of(best, before, query) : kNan);
-    kernels.nearest(tree_, query, best);
+    kernels_.nearest(tree_, query, best);
     if (best.short_of()) {
       best.start(kNan);
-      kernels.nearest(tree_, query, best);
+      kernels_.nearest(tree_, query, best);
     }
     pick(best.pairs, k, dilation, rows + r * k);
     before = query;
@@ -108,7 +108,6 @@ void PointSearch::nearest_of_all(const float* queries, size_t first, size_t last
 
 size_t PointSearch::ball(const float* queries, size_t first, size_t last, float radius, size_t k,
                          int32_t* rows) const {
-  const PointKernels& kernels = point_kernels();
   const size_t kept = std::min(k, tree_.points);
   Array<uint32_t> found(kept + 2 * kWidth);
   uint32_t* own = found.data() + kWidth;
@@ -116,7 +115,7 @@ size_t PointSearch::ball(const float* queries, size_t first, size_t last, float 
   for (uint32_t r : in_space(queries, first, last)) {
     own[-1] = 0;
     std::fill(own, own + kept + kWidth, kNoRow);
-    kernels.ball(tree_, queries + 3 * size_t{r}, radius * radius, kept, own);
+    kernels_.ball(tree_, queries + 3 * size_t{r}, radius * radius, kept, own);
     if (own[0] == kNoRow) empty = std::min<size_t>(empty, r), own[0] = 0;
     for (size_t j = 0; j < k; ++j)
       rows[r * k + j] = static_cast<int32_t>(j < kept && own[j] != kNoRow ? own[j] : own[0]);
