@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn import ordered
 from popcloud.learn.layers import POOLS, ema_delta
 
 
@@ -55,13 +56,5 @@ class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, C) -> (B, C)."""
         if self.takes_mean:
-            return x.mean(1) if self.training else _mean(x)
+            return x.mean(1) if self.training else ordered.mean(x)
         return x.amax(1) + self.delta
-
-
-def _mean(x: Tensor) -> Tensor:
-    """Return the mean over points as POOL_MEAN has it: rows summed in order, in float64."""
-    total = x.new_zeros(x.shape[0], x.shape[2], dtype=torch.float64)
-    for row in x.unbind(1):
-        total += row
-    return (total / x.shape[1]).to(x.dtype)

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from popcloud.errors import ExportError
 from popcloud.learn.columns import Concat
 from popcloud.learn.layers import RPReLU, Weighted
+from popcloud.learn.norms import Sigmoid
 from popcloud.learn.point_layers import Gather, GroupedLayer, NearestSigns, RowNorm
 from popcloud.learn.sparse_layers import Join, NormAct, SparseConv
 from popcloud.learn.thresholds import switch
@@ -242,6 +243,8 @@ class Writer:
         return [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
 
     def _side_by_side(self, name: str, parts: list[int], tap: Tap | None) -> int:
+        while len(parts) > 4:  # as many as a step takes
+            parts = [self._side_by_side(f"{name}.part", parts[:4], None), *parts[4:]]
         longest = max(parts, key=lambda part: (self.values[part].rows is not Rows.CLOUD, self.values[part].each))
         channels = sum(self.values[part].channels for part in parts)
         value = self.beside(longest, name, self.values[longest].kind, channels, tap)
@@ -353,7 +356,9 @@ def plain(value: int, channels: int) -> Signs:
 
 def activation_of(module: nn.Module | None) -> Activation:
     """Return the activation of a module that has no constants; of others NONE."""
-    return {nn.ReLU: Activation.RELU, nn.Hardtanh: Activation.HARDTANH}.get(type(module), Activation.NONE)
+    return {nn.ReLU: Activation.RELU, nn.Hardtanh: Activation.HARDTANH, Sigmoid: Activation.SIGMOID}.get(
+        type(module), Activation.NONE
+    )
 
 
 def array(tensor: Tensor) -> Array:

@@ -18,13 +18,14 @@ from popcloud.learn.layers import Layer, PooledLayer, Transform, activation_of
 class TNet(nn.Module):
     """From points (B, n, width) to a matrix (B, width * width) that is added to the identity.
 
-    first  the binarizer of the first layer: real for the input T-Net, the network's own for the feature T-Net
+    first    the binarizer of the first layer: real for the input T-Net, the network's own for the feature T-Net
+    ordered  that layer as Layer has it
     """
 
-    def __init__(self, width: int, *, first: str, binarizer: str, pool: str, points: int):
+    def __init__(self, width: int, *, first: str, binarizer: str, pool: str, points: int, ordered: bool = False):
         super().__init__()
         act = activation_of(binarizer)
-        self.conv1 = Layer(width, 64, binarizer=first, activation=act)
+        self.conv1 = Layer(width, 64, binarizer=first, activation=act, ordered=ordered)
         self.conv2 = Layer(64, 128, binarizer=binarizer, activation=act)
         self.conv3 = PooledLayer(128, 1024, binarizer=binarizer, pool=pool, points=points)
         self.fc1 = Layer(1024, 512, binarizer=binarizer, activation=act)

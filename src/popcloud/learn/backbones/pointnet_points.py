@@ -24,8 +24,8 @@ class Aligned(nn.Module):
 
     def __init__(self, columns: int, **shared: Any):
         super().__init__()
-        self.net = TNet(3, first=REAL, **shared)
-        self.transform = Transform()
+        self.net = TNet(3, first=REAL, ordered=True, **shared)
+        self.transform = Transform(ordered=True)
         self.positions = Slice(0, 3) if columns > 3 else None
         self.others = Slice(3, columns - 3) if columns > 3 else None
         self.join = Concat()
@@ -45,7 +45,7 @@ class FeatureTransform(nn.Module):
         super().__init__()
         self.width = width
         self.net = TNet(width, first=shared["binarizer"], **shared)
-        self.transform = Transform()
+        self.transform = Transform(ordered=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, n, width) -> (B, n, width), (B, width * width)."""

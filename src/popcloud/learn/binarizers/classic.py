@@ -41,8 +41,11 @@ class Xnor(Binarizer):
         return (weight - weight.mean(dim=1, keepdim=True)).abs().mean(dim=1)
 
     def row_scale(self, x: Tensor) -> Tensor:
-        """Mean magnitude per row, no gradient."""
-        return x.detach().abs().mean(dim=-1, keepdim=True)
+        """Mean magnitude per row, no gradient; in eval mode summed as ROW_MEAN_ABS has it, in order in float64."""
+        size = x.detach().abs()
+        if self.training:
+            return size.mean(dim=-1, keepdim=True)
+        return (size.double().cumsum(dim=-1)[..., -1:] / x.shape[-1]).to(x.dtype)
 
 
 class BiReal(Binarizer):
