@@ -1,8 +1,9 @@
 """Keep what training runs came to: `python benchmarks/collect.py RUN [RUN ...] NAME --trained-at COMMIT [--note TEXT]`.
 
 Writes benchmarks/results/accuracy/NAME.json, of several runs {"runs": [...]}. Of each: the recipe, the result, the
-accuracy (of scenes, parts and blocks, the first figure) of each epoch on training and validation clouds, the share of +1 per layer at the end, the shifts that a search ended with, the commit
-it was trained at, and the machine, whose commit is that of collecting. A folder RUN is what `popcloud train` made.
+accuracy (of scenes, parts and blocks, the first figure) of each epoch on training and validation clouds, the share of
++1 per layer at the end, the shifts that a search ended with, and the commit it was trained at; then the machine, whose
+commit is that of collecting. A folder RUN is what `popcloud train` made.
 """
 
 from __future__ import annotations
