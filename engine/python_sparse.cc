@@ -9,6 +9,7 @@
 
 #include "program.h"
 #include "sparse.h"
+#include "winners.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -107,6 +108,30 @@ void weight_grad(const Columns& x, const Columns& dy, const Whole<int32_t, 1>& i
             [&](Pool& pool) { sparse_weight_grad(table, pool, map, rows, slopes, dy.shape(0), dw.data()); });
 }
 
+void winners(const Whole<float, 3>& x, const Whole<float, 2>& weight, const Whole<int64_t, 2>& rows,
+             const Whole<float, 2>& won, Weights d_x,
+             nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu> d_weight) {
+  const size_t groups = x.shape(0), inputs = x.shape(2), outputs = weight.shape(0);
+  require(rows.shape(0) == groups && rows.shape(1) == outputs && won.shape(0) == groups &&
+              won.shape(1) == outputs,
+          "rows and won must be (" + std::to_string(groups) + ", " + std::to_string(outputs) +
+              "), a row per group and output");
+  require(d_x.shape(0) == groups && d_x.shape(1) == x.shape(1) && d_x.shape(2) == inputs &&
+              weight.shape(1) == inputs && d_weight.shape(0) == outputs && d_weight.shape(1) == inputs,
+          "gradients must have the shapes of x and weight, which have as many inputs");
+  const auto last = static_cast<int64_t>(x.shape(1)) - 1;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t row = rows.data()[i];
+    if (row < 0 || row > last) {
+      require(false,
+              "a row that won is " + std::to_string(row) + ", the last one is " + std::to_string(last));
+    }
+  }
+  nb::gil_scoped_release released;
+  add_winners({groups, x.shape(1), inputs, outputs, x.data(), weight.data(), rows.data(), won.data(),
+               d_x.data(), d_weight.data()});
+}
+
 }  // namespace
 
 void bind_sparse(nb::module_& m) {
@@ -121,6 +146,12 @@ void bind_sparse(nb::module_& m) {
         "kernels"_a = "",
         "Add x[inputs].T @ dy[outputs], for the pairs ranges[k], to dw[k] (K, I, C), in place; the rest as "
         "for sparse_conv.");
+  m.def(
+      "add_winners", winners, "x"_a.noconvert(), "weight"_a.noconvert(), "rows"_a.noconvert(),
+      "won"_a.noconvert(), "d_x"_a.noconvert(), "d_weight"_a.noconvert(),
+      "Add what the largest products over the rows of x (G, n, K) float32 pass back, in place.\n\n"
+      "weight (C, K) float32; the rows that won (G, C) int64, what passes back to each, won (G, C) float32; "
+      "d_x like x, d_weight like weight.");
 }
 
 }  // namespace popcloud

@@ -33,8 +33,8 @@ MEMBERS = list(product(BACKBONES, [REAL, *BINARIZERS], POOLS))
 SMALL = {  # networks on neighbourhoods, with such that a cloud of so few points has
     "pointnet2": {"neighbours": (6, 4), "radii": (1.0, 2.0)},
     "dgcnn": {"k": 5},
-    "pointcnn": {"neighbours": (4, 5, 3, 2)},
-    "pointconv": {"neighbours": (5, 4)},
+    "pointcnn": {"neighbours": (4, 5, 2, 2)},
+    "pointconv": {"neighbours": (5, 4), "bandwidths": (1.5, 3.0), "radii": (1.0, 2.0)},
 }
 TABLES = native.engine().available() if native.available() else []
 needs_engine = pytest.mark.skipif(not TABLES, reason="the engine was not built")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from popcloud import native
-from popcloud.learn.pooled import LinearNormMax, _largest_by_engine, largest_products, linear_norm_mean
+from popcloud.errors import EngineError
+from popcloud.learn.pooled import LinearNormMax, _add_winners, _largest_by_engine, largest_products, linear_norm_mean
 
 EPS = 1e-5
 B, N, K, C = 3, 10, 13, 8
@@ -156,3 +158,24 @@ def test_training_is_the_same_with_and_without_the_engine(random):
         assert torch.equal(one, other)
     one, other = (torch.autograd.grad(y[0].square().sum(), inputs) for y in (found, expected))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.skipif(not native.available(), reason="the engine was not built")
+@pytest.mark.parametrize(("groups", "points"), [(5, 3), (2, 100)])
+def test_engine_passes_back_what_pytorch_does(random, monkeypatch, groups, points):
+    x, weight = torch.randn(groups, points, K, generator=random), torch.randn(C, K, generator=random)
+    rows, won = torch.randint(0, points, (groups, C), generator=random), torch.randn(groups, C, generator=random)
+    found = []
+    for there in (True, False):
+        monkeypatch.setattr(native, "available", lambda there=there: there)
+        found.append((torch.zeros_like(x), torch.zeros_like(weight)))
+        _add_winners(x, weight, rows, won, *found[-1])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not native.available(), reason="the engine was not built")
+def test_engine_refuses_rows_that_are_not_there(random):
+    x, weight, won = np.zeros((2, 3, K), np.float32), np.zeros((C, K), np.float32), np.zeros((2, C), np.float32)
+    with pytest.raises(EngineError, match="a row that won is 3, the last one is 2"):
+        native.engine().add_winners(x, weight, np.full((2, C), 3), won, x.copy(), weight.copy())

@@ -60,7 +60,7 @@ def _largest_by_engine(x: Tensor, weight: Tensor) -> Extremes:
     engine = native.engine()
     clouds, points, inputs = x.shape
     zeros = np.zeros(inputs, np.float32)
-    x_bits = engine.pack(x.detach().reshape(-1, inputs).float().numpy(), zeros)
+    x_bits = engine.pack(x.detach().reshape(-1, inputs).float().contiguous().numpy(), zeros)
     w_bits = np.ascontiguousarray(engine.pack(weight.detach().float().contiguous().numpy(), zeros).T)
     least, rows = engine.pooled_minimum(x_bits.reshape(clouds, points, -1), w_bits, torch.get_num_threads())
     values = torch.from_numpy(least).to(x.dtype).mul_(-2).add_(inputs).mul_(weight.detach()[:, 0].abs())
@@ -128,16 +128,19 @@ def _slices(x: Tensor) -> Iterator[slice]:
 def _add_winners(x: Tensor, weight: Tensor, rows: Tensor, won: Tensor, d_x: Tensor, d_weight: Tensor) -> None:
     """Add what the winning rows (B, C) pass back, `won` (B, C), to the gradients of x (B, n, K) and weight, in place.
 
-    Clouds of few points take a product with a matrix that is zero but at the winners: no row is picked by itself.
+    Without the engine, clouds of few points take a product with a matrix that is zero but at the winners.
     """
-    if x.shape[1] > _FEW:
+    if x.device.type == "cpu" and x.dtype == torch.float32 and native.available():
+        operands = (x, weight.contiguous(), rows.contiguous(), won.contiguous(), d_x, d_weight)
+        native.engine().add_winners(*(tensor.numpy() for tensor in operands))
+    elif x.shape[1] > _FEW:
         for seen, row, grad, d_seen in zip(x, rows, won[:, :, None], d_x, strict=True):
             d_seen.index_add_(0, row, weight * grad)
             d_weight.addcmul_(seen[row], grad)
-        return
-    winners = x.new_zeros(*x.shape[:2], len(weight)).scatter_(1, rows[:, None], won[:, None]).flatten(0, 1)
-    d_x.flatten(0, 1).addmm_(winners, weight)
-    d_weight.addmm_(winners.T, x.flatten(0, 1))
+    else:
+        winners = x.new_zeros(*x.shape[:2], len(weight)).scatter_(1, rows[:, None], won[:, None]).flatten(0, 1)
+        d_x.flatten(0, 1).addmm_(winners, weight)
+        d_weight.addmm_(winners.T, x.flatten(0, 1))
 
 
 def linear_norm_mean(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
