@@ -22,6 +22,7 @@ from popcloud.learn.point_layers import (
     Gather,
     GatherSubtract,
     GroupedLayer,
+    GroupPool,
     GroupPooled,
     Multiply,
     Nearest,
@@ -71,6 +72,7 @@ EMIT: dict[type[nn.Module], Callable[[Writer, fx.Node, Any], None]] = {
     GroupedLayer: export_points.grouped,
     GroupPooled: export_layers.weighted,
     Pool: export_points.pool,
+    GroupPool: export_points.pool,
 }
 
 
@@ -189,7 +191,7 @@ def observe(exported: Exported, x: Tensor | Array, at: TensorPyramid | None = No
         value = exported.program.values[index]
         result = observer.seen[tap.node].reshape(-1, value.channels)
         if tap.threshold is None:
-            found[index] = result.int().numpy() if value.kind is Kind.INDEX else result.numpy()
+            found[index] = (result.int() if value.kind is Kind.INDEX else result).contiguous().numpy()
         else:
             found[index] = pack_minus((result < tap.threshold).numpy())
     return found

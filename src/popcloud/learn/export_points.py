@@ -18,6 +18,7 @@ from popcloud.learn.point_layers import (
     Density,
     FarthestPoints,
     GroupedLayer,
+    GroupPool,
     Nearest,
     NearestFeatures,
     NearestSigns,
@@ -184,16 +185,20 @@ def columns(writer: Writer, node: fx.Node, module: Slice) -> None:
 
 
 def pool(writer: Writer, node: fx.Node, module: Pool) -> None:
-    """A pool of floats; the largest plus delta."""
-    x = writer.float_of(writer.source(node))
-    channels, name = writer.values[x].channels, str(node.target)
-    tap = Tap(node.name)
-    op = Op.POOL_MEAN if module.takes_mean else Op.POOL_MAX
-    value = writer.beside(
-        x, f"{name}.largest" if module.delta else name, Kind.FLOAT, channels, None if module.delta else tap, "cloud"
-    )
-    writer.floats[node.name] = writer.step(op, (x,), value)
+    """A pool of floats, or of sums of signs that were pooled already; the largest plus delta."""
+    source, name, tap = writer.source(node), str(node.target), Tap(node.name)
+    if source in writer.largest:
+        value = writer.largest[source]
+        if not module.delta:
+            writer.taps[value] = tap
+    else:
+        x = writer.float_of(source)
+        op = Op.POOL_MEAN if module.takes_mean else Op.POOL_MAX
+        over = "neighbours" if isinstance(module, GroupPool) else "cloud"
+        first = (f"{name}.largest", None) if module.delta else (name, tap)
+        value = writer.step(op, (x,), writer.beside(x, first[0], Kind.FLOAT, writer.widths[source], first[1], over))
+    writer.floats[node.name] = value
     if module.delta:
-        moved = writer.beside(value, name, Kind.FLOAT, channels, tap)
+        moved = writer.beside(value, name, Kind.FLOAT, writer.widths[source], tap)
         blobs = {"scale": np.ones(1, np.float32), "bias": np.array([module.delta], np.float32)}
         writer.floats[node.name] = writer.step(Op.AFFINE, (value,), moved, None, **blobs)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from popcloud.learn import ordered, searches
+from popcloud.learn.columns import Pool
 from popcloud.learn.gathering import Gathered, Spread
 from popcloud.learn.layers import Layer, Norm, PooledLayer, make_activation, normed
 
@@ -130,6 +131,14 @@ class GroupPooled(PooledLayer):
         if not self.takes_mean:
             return rows.amax(1)
         return ordered.mean(rows)
+
+
+class GroupPool(Pool):
+    """A pool over the k neighbours of each point: (B, P, k, C) -> (B, P, C). `points` is k: it sets delta."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, P, k, C) -> (B, P, C)."""
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def real(inputs: int, outputs: int, **options: Any) -> Layer:

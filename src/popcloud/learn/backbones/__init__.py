@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.backbones.dgcnn import DGCNN
 from popcloud.learn.backbones.fcn import Fcn
+from popcloud.learn.backbones.official import OfficialDGCNN, OfficialPointNet, OfficialPointNet2
 from popcloud.learn.backbones.pointcnn import PointCNN
 from popcloud.learn.backbones.pointconv import PointConv
 from popcloud.learn.backbones.pointnet import PointNet
@@ -26,6 +27,13 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "dgcnn": DGCNN,
     "pointcnn": PointCNN,
     "pointconv": PointConv,
+}
+
+OFFICIAL: dict[str, Callable[..., nn.Module]] = {  # those that BiPointNet's release lays out in another way
+    "pointnet_vanilla": partial(OfficialPointNet, transforms=False),
+    "pointnet": partial(OfficialPointNet, transforms=True),
+    "pointnet2": OfficialPointNet2,
+    "dgcnn": OfficialDGCNN,
 }
 
 PART_BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -46,11 +54,17 @@ SCENE_BACKBONES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, *, classes: int, binarizer: str, pool: str, points: int) -> nn.Module:
-    """Return a network with fresh weights. Raises RecipeError that names the valid ones."""
-    if name not in BACKBONES:
-        raise RecipeError(unknown("backbone", name, BACKBONES))
-    return BACKBONES[name](classes=classes, binarizer=binarizer, pool=pool, points=points)
+def build(
+    name: str, *, classes: int, binarizer: str, pool: str, points: int, layout: Literal["own", "official"] = "own"
+) -> nn.Module:
+    """Return a network with fresh weights. Raises RecipeError that names the valid ones.
+
+    layout  "own", or "official": as BiPointNet's release has it, see `popcloud.learn.backbones.official`
+    """
+    known = OFFICIAL if layout == "official" else BACKBONES
+    if name not in known:
+        raise RecipeError(unknown("backbone", name, known) + (" in layout 'official'" if known is OFFICIAL else ""))
+    return known[name](classes=classes, binarizer=binarizer, pool=pool, points=points)
 
 
 def build_points(
