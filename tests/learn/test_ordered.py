@@ -87,3 +87,11 @@ def test_halved_layer_rounds_in_eval_mode_alone():
 
 def test_only_real_layers_are_halved():
     assert not Layer(4, 4, binarizer="react", ordered=True, halved=True).halved
+
+
+@pytest.mark.parametrize("shape", [(2, 50, 3), (50, 20, 3)])  # few large groups, many small ones
+def test_mean_sums_in_float64(shape):
+    torch.manual_seed(1)
+    x = torch.randn(shape) * 1000 ** torch.rand(shape)
+    expected = (np.add.accumulate(x.double().numpy(), axis=1)[:, -1] / shape[1]).astype(np.float32)
+    assert np.array_equal(ordered.mean(x).numpy(), expected)

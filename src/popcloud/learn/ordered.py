@@ -74,5 +74,7 @@ def mean(x: Tensor) -> Tensor:
     if x.shape[1] > len(x):
         total = torch.stack([cloud.double().cumsum(0)[-1] for cloud in x])  # row after row, for any number of threads
     else:
-        total = sum(x.unbind(1), x.new_zeros((), dtype=torch.float64))
+        total = torch.zeros_like(x[:, 0], dtype=torch.float64)
+        for row in x.unbind(1):
+            total += row
     return (total / x.shape[1]).to(x.dtype)
