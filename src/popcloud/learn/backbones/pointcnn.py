@@ -3,8 +3,9 @@
 Li et al. 2018, with the plan of PyTorch Geometric's example that BiPointNet (Qin et al. 2021) binarizes. A layer's
 neighbourhoods are put in order by a matrix that is learned from the positions of the neighbours (the X-transform). In
 the binary form the layers that read positions and the classifier stay real-valued, the rest is binary. What differs
-from the release: batch norm comes before the activation, as everywhere here, and the activation is ReLU in the
-real-valued form, where it has ELU; the last X-Conv's linear layer is the pool's, so that all pools apply to it.
+from the release: batch norm comes before the activation, as everywhere here, and once more after the X-transform; the
+activation is ReLU in the real-valued form, where it has ELU; the last X-Conv's linear layer is the pool's, so that all
+pools apply to it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from popcloud.learn.point_layers import (
     Nearest,
     Product,
     Reshape,
+    RowNorm,
     real,
 )
 from popcloud.packed.program import Sampling
@@ -53,6 +55,7 @@ class XConv(nn.Module):
         self.matrix1 = real(3 * k, k * k, activation=act)
         self.matrix2 = GroupedLayer(k * k, k * k, groups=k, activation=act, **shared)
         self.matrix3 = GroupedLayer(k * k, k * k, groups=k, **shared)
+        self.norm = RowNorm(channels * k, activation="none")
         self.conv = GroupedLayer(channels * k, self.outputs, groups=channels, **shared)
 
     def forward(self, x: Tensor | None, xyz: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ class XConv(nn.Module):
         if x is not None:
             lifted = self.beside(lifted, self.gather(x, near))
         matrix = self.square(self.matrix3(self.matrix2(self.matrix1(self.flat(offsets)))))
-        return self.conv(self.product(lifted, matrix))
+        return self.conv(self.norm(self.product(lifted, matrix)))
 
 
 class PointCNN(nn.Module):

@@ -3,7 +3,8 @@
 Wu, Qi and Li 2019: a convolution whose weights are a function of the position in the neighbourhood, made cheap by
 summing over neighbours before the widest product (their section 3.1), with densities that make up for uneven sampling.
 Their MLPs and widths; what differs: the kernel of the density (see `Density`), which isn't divided by the largest of a
-neighbourhood but normalised by the first layer's batch norm; and the last level, which pools all points, as PointNet++
+neighbourhood but normalised by the first layer's batch norm; the weighted sums have a batch norm, without which their
+signs would say little; and the last level, which pools all points, as PointNet++
 does: there the entropy-maximizing pools apply, where a sum weighted by 16 functions of the position would need a layer
 from 16,384 to 1,024 alone. In the binary form (BiPointNet's rules, Qin et al. 2021) all layers on positions and
 densities and the classifier stay real-valued: they are small. The rest is binary.
@@ -27,6 +28,7 @@ from popcloud.learn.point_layers import (
     Multiply,
     Nearest,
     Product,
+    RowNorm,
     real,
 )
 from popcloud.packed.program import Sampling
@@ -84,6 +86,7 @@ class PointConvLevel(nn.Module):
         self.conv2 = Layer(widths[0], widths[1], **shared)
         self.conv3 = Layer(widths[1], widths[2], **shared)
         self.weights = PositionWeights(bandwidth)
+        self.norm = RowNorm(FUNCTIONS * widths[2], activation="none")
         self.linear = Layer(FUNCTIONS * widths[2], widths[2], **shared)
 
     def forward(self, x: Tensor | None, xyz: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +95,7 @@ class PointConvLevel(nn.Module):
         near = self.near(centres, xyz)
         x = self.conv3(self.conv2(self.conv1(x, xyz, near, centres)))
         weights = self.weights(self.relative(xyz, near, centres), xyz, near)
-        return self.linear(self.product(x, weights)), centres
+        return self.linear(self.norm(self.product(x, weights))), centres
 
 
 class PointConv(nn.Module):
