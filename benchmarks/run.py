@@ -12,12 +12,27 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cases import gemm, geometry, kernel_map, pointnet, scale, sizes, sparse, sparse_conv, startup, training, unet
+from cases import (
+    backbones,
+    gemm,
+    geometry,
+    kernel_map,
+    neighbours,
+    pointnet,
+    scale,
+    sizes,
+    sparse,
+    sparse_conv,
+    startup,
+    training,
+    unet,
+)
 from harness import ROOT, machine, text
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "gemm": gemm.run,
     "pointnet": pointnet.run,
+    "backbones": backbones.run,
     "training": training.run,
     "sparse": sparse.run,
     "sparse-conv": sparse_conv.run,
@@ -26,6 +41,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "sizes": sizes.run,
     "geometry": geometry.run,
     "kernel-map": kernel_map.run,
+    "neighbours": neighbours.run,
     "startup": startup.run,
 }
 
