@@ -110,6 +110,10 @@ def _binary_layer(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     if wanted.floats or wanted.affines or not folds:
         blobs = {"weight": weight, "scale": short(a.abs()), "bias": short(b)}
         writer.floats[node.name] = affine(writer, op, node, (signs.value,), layer, over(layer), **blobs)
+    if wanted.largest:
+        blobs = {"weight": weight, "scale": short(a.abs()), "bias": short(b)}
+        value = writer.beside(signs.value, f"{node.target}.largest", Kind.FLOAT, layer.outputs, None, "cloud")
+        writer.largest[node.name] = writer.step(Op.BINARY_MAX, (signs.value,), value, None, **blobs)
     for threshold in wanted.thresholds if folds else []:
         tap = Tap(node.name, threshold)
         value = writer.beside(signs.value, f"{node.target}.bits", Kind.BITS, layer.outputs, tap, over(layer))

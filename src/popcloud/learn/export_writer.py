@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
-from popcloud.learn.columns import Concat
-from popcloud.learn.layers import RPReLU, Weighted
+from popcloud.learn.columns import Concat, Pool
+from popcloud.learn.layers import Layer, RPReLU, Weighted
 from popcloud.learn.norms import Sigmoid
 from popcloud.learn.point_layers import Gather, GroupedLayer, NearestSigns, RowNorm
 from popcloud.learn.sparse_layers import Join, NormAct, SparseConv
@@ -69,9 +69,10 @@ class Affine:
 
 @dataclass
 class Wanted:
-    """The views in which a result is read: floats as they are, thresholds of signs, affine maps."""
+    """The views in which a result is read: floats, the largest of them, thresholds of signs, affine maps."""
 
     floats: bool = False
+    largest: bool = False
     thresholds: list[Tensor] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
 
@@ -104,6 +105,7 @@ class Writer:
     floats: dict[str, int] = field(default_factory=dict)  # node -> its value as floats
     bits: dict[str, list[tuple[Tensor, Signs]]] = field(default_factory=dict)  # node -> (threshold, its signs)
     affines: dict[str, list[tuple[Affine, int]]] = field(default_factory=dict)  # node -> (view, its value)
+    largest: dict[str, int] = field(default_factory=dict)  # node -> the largest of its floats over all points
     alias: dict[str, str] = field(default_factory=dict)  # node that changes nothing in eval mode -> its input
     norms: dict[str, tuple[str, AnyNorm]] = field(default_factory=dict)  # node of a batch norm -> what it reads
     joins: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> the nodes side by side in it
@@ -275,6 +277,8 @@ class Writer:
                     found.add_signs(threshold[part])
                 found.floats |= any(self._root(argument) is node for argument in user.args[1:])  # as a shortcut
                 found.floats |= module.binarizer.reads_floats and not isinstance(module, SparseConv | GroupedLayer)
+            elif pools_sums(module, module_of(self.graph, node)):
+                found.largest = True
             else:
                 found.floats = True
 
@@ -326,6 +330,14 @@ def _widths(graph: fx.GraphModule, inputs: int) -> dict[str, int]:
 def module_of(graph: fx.GraphModule, node: fx.Node) -> Any:
     """Return the layer that a node calls, or None."""
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def pools_sums(pool: object, layer: Any) -> bool:
+    """Return whether a pool's largest rows are those of the layer's largest sums of signs, so that it finds them."""
+    if type(pool) is not Pool or pool.takes_mean or not (isinstance(layer, Layer) and is_binary(layer)):
+        return False
+    straight = isinstance(layer.activation, nn.Identity) and not layer.gates
+    return straight and layer.binarizer.bases == 1 and not layer.binarizer.scales_rows
 
 
 def is_binary(module: object) -> bool:
