@@ -107,6 +107,20 @@ def test_pooled_layer_in_eval_mode_is_linear_norm_pool(binarizer, pool):
     torch.testing.assert_close(layer(x), expected)
 
 
+@pytest.mark.parametrize("binarizer", ["abc3", "abc5"])
+@pytest.mark.parametrize("alike", [False, True], ids=["points differ", "points are one"])
+def test_largest_sum_of_several_bases_is_the_largest_of_all_rows_bit_for_bit(binarizer, alike):
+    layer = PooledLayer(66, 40, binarizer=binarizer, pool="max", points=100).eval()
+    with torch.no_grad():
+        layer.norm.weight[::2] *= -1
+        layer.binarizer.beta.normal_()
+        x = torch.randn(3, 100, 66)
+        if alike:
+            x[:] = x[:, :1]
+        up = torch.where(layer.folded()[0] < 0, -1.0, 1.0)
+        assert torch.equal(layer.products(x), (layer.sums(x) * up).amax(1) * up)
+
+
 def test_a_negative_factor_of_a_whole_layer_turns_the_maximum_around():
     layer = lived_in(PooledLayer(20, 7, binarizer="lsr", pool="max", points=12)).eval()
     layer.binarizer.alpha.data.fill_(-0.3)

@@ -166,6 +166,8 @@ class PooledLayer(Weighted):
         """
         up = signs(self.folded()[0])
         if self.binarizer is not None and self.binarizer.bases > 1:
+            if not self.takes_mean and x.shape[1] > 64:  # of small groups all rows are no more work
+                return self._largest_sums(x, up)
             rows = self.sums(x)
             return ordered.mean(rows) if self.takes_mean else (rows * up).amax(1) * up
         seen, weight = self.exact_operands(x)
@@ -176,6 +178,33 @@ class PooledLayer(Weighted):
             total = F.linear(seen.sum(1, dtype=torch.float64), weight.double())  # exact: integers below 2^53
             return total.to(x.dtype) / x.shape[1]
         return largest_products(seen, weight * up[:, None], bare).values * up
+
+    def _largest_sums(self, x: Tensor, up: Tensor) -> Tensor:
+        """Return the sums of several bases (B, outputs) that are the largest over n, where `up` is -1 the smallest.
+
+        One float product says which rows can be the largest; the sums in their order are only made of those.
+        """
+        frozen, seen = self.binarizer.frozen(self.weight), self.binarizer.trained_inputs(x)
+        weight = self.binarizer.trained_weights(self.weight) * up[:, None]
+        reach = (
+            frozen.scale.abs().sum() * self.inputs
+        )  # the largest sum there can be; off by as many roundings as terms
+        slack = reach * (2 * (self.inputs + frozen.scale.numel()) * torch.finfo(torch.float32).eps)
+        best = []
+        for cloud, signed in zip(x, seen, strict=True):
+            near = F.linear(signed, weight)
+            rows, columns = (near >= near.amax(0) - slack).nonzero(as_tuple=True)
+            if len(rows) > 16 * self.outputs:  # rows that hardly differ: then all of them are no more work
+                best.append((self.sums(cloud) * up).amax(0))
+                continue
+            total = x.new_zeros(())
+            for threshold, scales in zip(frozen.threshold, frozen.scale, strict=True):
+                met = signs(cloud - threshold)[rows]
+                for weights, scale in zip(frozen.weights, scales, strict=True):
+                    total = ordered.fma((met * weights[columns]).sum(1), scale, total)
+            lowest = torch.full_like(up, -torch.inf)
+            best.append(lowest.scatter_reduce(0, columns, total * up[columns], "amax"))
+        return torch.stack(best) * up
 
     def tail(self, d: Tensor) -> Tensor:
         """Return the output for d (B, outputs), in eval mode."""

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
-from popcloud.learn import ordered
-from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, signs
+from popcloud.learn.binarizers import BINARIZERS, REAL, Binarizer, Frozen, signs
 from popcloud.learn.norms import Norm
+
+_FITS = 2**19  # numbers: a few arrays of as many fit a processor's cache
 
 
 def make_binarizer(name: str, inputs: int, outputs: int) -> Binarizer | None:
@@ -98,11 +99,19 @@ class Weighted(nn.Module):
         if self.binarizer is None or self.binarizer.bases == 1:
             return self.multiplied(*self.exact_operands(x))
         frozen = self.binarizer.frozen(self.weight)
-        total = x.new_zeros(())
-        for threshold, scales in zip(frozen.threshold, frozen.scale, strict=True):
+        row = x[:1].numel() // self.inputs * self.outputs
+        return torch.cat([self._added(some, frozen) for some in x.split(max(_FITS // max(row, 1), 1))])
+
+    def _added(self, x: Tensor, frozen: Frozen) -> Tensor:
+        """Return the products of all bases, added up."""
+        total: Tensor | None = None
+        for threshold, scales in zip(frozen.threshold, frozen.scale.tolist(), strict=True):
             seen = signs(x - threshold)
             for weights, scale in zip(frozen.weights, scales, strict=True):
-                total = ordered.fma(self.multiplied(seen, weights), scale, total)
+                products = self.multiplied(seen, weights)
+                wide = torch.zeros_like(products, dtype=torch.float64) if total is None else total.double()
+                total = wide.add_(products, alpha=scale).to(x.dtype)  # a product of float32 is exact in float64
+        assert total is not None  # a binarizer has a base
         return total
 
     def multiplied(self, seen: Tensor, weight: Tensor) -> Tensor:
