@@ -4,20 +4,18 @@
 #include <cmath>
 #include <cstring>
 
+#include "points/rows.h"
 #include "points/sigmoid.h"
 #include "shortcuts.h"
 
 namespace popcloud {
 namespace {
 
-// values[i] holds an int32 count of mismatches and becomes the float dot product.
-void mismatches_to_dots(float* values, size_t count, size_t inputs) {
-  auto k = static_cast<int32_t>(inputs);
-  for (size_t i = 0; i < count; ++i) {
-    int32_t mismatches;
-    std::memcpy(&mismatches, values + i, sizeof mismatches);
-    values[i] = static_cast<float>(k - 2 * mismatches);
-  }
+// Rows whose floats stay in the first cache while they are finished.
+constexpr size_t kFinishBytes = 16 * 1024;
+
+Affine affine_of(const Layer& layer, size_t first) {
+  return {layer.inputs, layer.scale + first, layer.bias + first, layer.activation};
 }
 
 // A finite IEEE 754 binary16 as float32, which holds each of them exactly.
@@ -54,20 +52,14 @@ void row_mean_abs(const float* x, size_t rows, size_t channels, float* out) {
 
 void binary_linear(const Layer& layer, const KernelTable& table, const uint64_t* x, const float* row_scale,
                    size_t rows, Channels at, float* out) {
-  table.mismatches(x, rows, layer.weight, at, reinterpret_cast<int32_t*>(out));
-  size_t count = at.last - at.first;
-  bool whole = count == layer.channels;  // then the rows lie without a gap and go in one call
-  size_t calls = whole ? 1 : rows, rows_per_call = whole ? rows : 1;
-  for (size_t r = 0; r < rows; ++r) {
-    float* row = out + r * layer.channels + at.first;
-    mismatches_to_dots(row, count, layer.inputs);
-    if (row_scale)
-      for (size_t c = 0; c < count; ++c) row[c] *= row_scale[r];
-  }
-  for (size_t r = 0; r < calls; ++r) {
-    float* row = out + r * layer.channels + at.first;
-    table.affine(row, rows_per_call, count, layer.scale + at.first, layer.bias + at.first, layer.activation,
-                 row);
+  const size_t together = std::max<size_t>(2, kFinishBytes / (4 * layer.channels) / 2 * 2);
+  const Affine affine = affine_of(layer, at.first);
+  for (size_t r = 0; r < rows; r += together) {
+    const size_t here = std::min(together, rows - r);
+    float* y = out + r * layer.channels;
+    table.mismatches(x + r * layer.weight.words, here, layer.weight, at, reinterpret_cast<int32_t*>(y));
+    row_kernels(table).finish(y + at.first, here, layer.channels, at.last - at.first, affine,
+                              row_scale ? row_scale + r : nullptr);
   }
 }
 
@@ -92,10 +84,8 @@ void pool_mean(const float* x, size_t rows, size_t channels, Channels at, float*
 void binary_max(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows, Channels at,
                 float* out) {
   table.minimum(x, rows, layer.weight, at, reinterpret_cast<int32_t*>(out), nullptr);
-  float* row = out + at.first;
-  mismatches_to_dots(row, at.last - at.first, layer.inputs);
-  table.affine(row, 1, at.last - at.first, layer.scale + at.first, layer.bias + at.first, layer.activation,
-               row);
+  row_kernels(table).finish(out + at.first, 1, layer.channels, at.last - at.first, affine_of(layer, at.first),
+                            nullptr);
 }
 
 void binary_max_bits(const Layer& layer, const KernelTable& table, const uint64_t* x, size_t rows,
@@ -183,6 +173,13 @@ void Layer::take_points(const std::vector<Blob>& blobs) {
 
 void Layer::take_weight(const Blob& blob, const KernelTable& table) {
   weight = {blob.words(), blob.shape[0], blob.shape[1], nullptr};
+  if (op == Op::kBinaryGroups) {
+    if (inputs / static_cast<size_t>(integers[0]) > kMostSigns) return;
+    uint32_t* halves = prepared_.take<uint32_t>(channels);
+    for (size_t c = 0; c < channels; ++c) halves[c] = static_cast<uint32_t>(weight.bits[c]);
+    narrow = halves;
+    return;
+  }
   if (size_t bytes = table.prepared_bytes(weight.words, weight.channels)) {
     void* prepared = prepared_.take<uint8_t>(bytes);
     table.prepare(weight.bits, weight.words, weight.channels, prepared);

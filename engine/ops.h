@@ -78,6 +78,7 @@ class Layer {
   const float *shift = nullptr, *slope = nullptr, *offset = nullptr;  // RPRELU
   const int32_t* integers = nullptr;  // on points: a dilation, columns or a number of groups
   float number = 0;                   // a radius or a bandwidth
+  const uint32_t* narrow = nullptr;   // BINARY_GROUPS' weights, where a group has at most kMostSigns inputs
 
  private:
   void take_points(const std::vector<Blob>& blobs);

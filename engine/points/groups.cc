@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "points/pieces.h"
+#include "points/rows.h"
 
 namespace popcloud {
 namespace {
@@ -59,10 +60,13 @@ void linear_groups(const Layer& layer, const KernelTable& table, const Piece& pi
 void binary_groups(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
   const size_t groups = static_cast<size_t>(layer.integers[0]), channels = layer.channels;
   const size_t k = layer.inputs / groups, per_group = channels / groups, words = words_of(layer.inputs);
-  auto field = scratch.table.take<uint64_t>(words_of(k));
   auto x = static_cast<const uint64_t*>(piece.inputs[0]);
   auto out = static_cast<float*>(piece.output);
   const size_t rows = rows_of(layer, piece);
+  if (layer.narrow && per_group <= kMostTogether)
+    return row_kernels(table).groups(x, rows, words, {k, per_group, channels, layer.narrow},
+                                     {k, layer.scale, layer.bias, layer.activation}, out);
+  auto field = scratch.table.take<uint64_t>(words_of(k));
   for (size_t r = 0; r < rows; ++r, x += words)
     for (size_t g = 0; g < groups; ++g) {
       cut_bits(x, words, g * k, k, field);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "points/rows.h"
+
 namespace popcloud {
 namespace {
 
@@ -17,27 +19,23 @@ void gather(const Layer& layer, const Piece& piece) {
     std::memcpy(to, from + static_cast<size_t>(rows[i]) * bytes, bytes);
 }
 
-struct Minus {
-  static float of(float a, float b) { return a - b; }
-};
-struct Times {
-  static float of(float a, float b) { return a * b; }
-};
-
 // The second input has the channels of the first, or one for all of them.
-template <class Do>
-void elementwise(const Layer& layer, const Piece& piece) {
+void elementwise(const Layer& layer, const KernelTable& table, const Piece& piece) {
+  const RowKernels& kernels = row_kernels(table);
+  const auto combine = layer.op == Op::kSubtract ? kernels.subtract : kernels.multiply;
   const size_t rows = rows_of(layer.out, piece.points), channels = layer.channels;
   const size_t others = layer.in[1].channels;
   const RowOf row_of(layer.in[1], layer.out);
   auto x = static_cast<const float*>(piece.inputs[0]), second = static_cast<const float*>(piece.inputs[1]);
   auto out = static_cast<float*>(piece.output);
+  if (others == channels && layer.in[1].each == layer.out.each)
+    return combine(x, second, rows * channels, out);
   for (size_t r = 0; r < rows; ++r, x += channels, out += channels) {
     const float* y = second + row_of(r) * others;
     if (others == channels)
-      for (size_t c = 0; c < channels; ++c) out[c] = Do::of(x[c], y[c]);
+      combine(x, y, channels, out);
     else
-      for (size_t c = 0; c < channels; ++c) out[c] = Do::of(x[c], *y);
+      for (size_t c = 0; c < channels; ++c) out[c] = x[c] * *y;  // SUBTRACT has all channels
   }
 }
 
@@ -49,17 +47,13 @@ void slice(const Layer& layer, const Piece& piece) {
     std::copy(x, x + layer.channels, out);
 }
 
-// Of each point a matrix product with k inputs, in order, of which the first matrix comes transposed.
-void product(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
-  const size_t k = std::max<size_t>(1, layer.in[0].each), wide = layer.in[1].channels, c = layer.inputs;
+// Of each point the transposed rows of x times those of m.
+void product(const Layer& layer, const KernelTable& table, const Piece& piece) {
+  const size_t k = layer.in[0].each, wide = layer.in[1].channels, c = layer.inputs;
   auto x = static_cast<const float*>(piece.inputs[0]), m = static_cast<const float*>(piece.inputs[1]);
   auto out = static_cast<float*>(piece.output);
-  float* turned = scratch.sums.take<float>(c * k);  // TRANSFORM's matrix lasts for all blocks
-  for (size_t p = 0; p < piece.points; ++p, x += k * c, m += k * wide, out += c * wide) {
-    for (size_t i = 0; i < k; ++i)
-      for (size_t j = 0; j < c; ++j) turned[j * k + i] = x[i * c + j];
-    table.linear(turned, c, k, m, nullptr, wide, Activation::kNone, out);
-  }
+  for (size_t p = 0; p < piece.points; ++p, x += k * c, m += k * wide, out += c * wide)
+    row_kernels(table).product(x, m, k, c, wide, out);
 }
 
 void pool_each(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
@@ -80,14 +74,13 @@ void run_piece(const Layer& layer, const KernelTable& table, const Piece& piece,
     case Op::kGather:
       return gather(layer, piece);
     case Op::kSubtract:
-      return elementwise<Minus>(layer, piece);
     case Op::kMultiply:
-      return elementwise<Times>(layer, piece);
+      return elementwise(layer, table, piece);
     case Op::kReshape:
       std::memcpy(piece.output, piece.inputs[0], rows_of(layer.out, piece.points) * layer.out.row_bytes);
       return;
     case Op::kProduct:
-      return product(layer, table, piece, scratch);
+      return product(layer, table, piece);
     case Op::kSlice:
       return slice(layer, piece);
     case Op::kLinearGroups:

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model_writer.h"
+#include "points/rows.h"
 #include "points/sigmoid.h"
 
 using namespace popcloud;
@@ -97,6 +98,68 @@ void test_refusals(const File& file) {
   refused([&] { engine.step(2, inputs, 40, out.data()); }, "expected rows of 0 to 39, found 40");
 }
 
+// Floats around 0, among them NaN and infinity.
+std::vector<float> floats(size_t count, std::mt19937& rng) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(count);
+  for (float& y : x) y = rng() % 50 ? normal(rng) : rng() % 2 ? INFINITY : std::nanf("");
+  return x;
+}
+
+// The same bits, but for those of a NaN.
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  for (size_t i = 0; i < a.size(); ++i)
+    if (std::memcmp(&a[i], &b[i], 4) != 0 && (a[i] == a[i] || b[i] == b[i])) return false;
+  return true;
+}
+
+// The inner loops of two instruction sets, on rows of `channels`, of the neighbours of one point.
+void test_rows(const RowKernels& one, const RowKernels& other, size_t rows, size_t channels) {
+  std::mt19937 rng(static_cast<unsigned>(1000 * rows + channels));
+  const std::vector<float> x = floats(rows * channels, rng), m = floats(rows * 19, rng);
+  const std::vector<float> scale = floats(channels, rng), bias = floats(channels, rng),
+                           row = floats(rows, rng);
+  const std::string shape = std::to_string(rows) + " x " + std::to_string(channels);
+  for (size_t wide : {1, 7, 8, 9, 16, 19}) {
+    std::vector<float> a(channels * wide, -1), b(channels * wide, -2);
+    one.product(x.data(), m.data(), rows, channels, wide, a.data());
+    other.product(x.data(), m.data(), rows, channels, wide, b.data());
+    check(same(a, b), "product of " + shape);
+  }
+  std::vector<int32_t> picks(7);
+  for (int32_t& pick : picks) pick = static_cast<int32_t>(rng() % rows);
+  std::vector<uint64_t> signs(7 * words_of(channels), 1), others(signs.size(), 2);
+  for (const float* own : {x.data(), static_cast<const float*>(nullptr)}) {
+    one.edges(x.data(), picks.data(), 7, own, channels, scale.data(), signs.data());
+    other.edges(x.data(), picks.data(), 7, own, channels, scale.data(), others.data());
+    check(signs == others, "edges of " + shape);
+  }
+  for (Activation act : {Activation::kNone, Activation::kRelu, Activation::kHardtanh}) {
+    std::vector<float> a(rows * channels), b;
+    for (float& y : a) {
+      const auto count = static_cast<int32_t>(rng() % 101);
+      std::memcpy(&y, &count, 4);
+    }
+    b = a;
+    const Affine affine{100, scale.data(), bias.data(), act};
+    one.finish(a.data(), rows, channels, channels, affine, act == Activation::kNone ? row.data() : nullptr);
+    other.finish(b.data(), rows, channels, channels, affine, act == Activation::kNone ? row.data() : nullptr);
+    check(same(a, b), "finished counts of " + shape);
+    for (size_t inputs : {1, 8, 12, 31, 32})
+      for (size_t each : {size_t{1}, channels}) {
+        const size_t words = words_of(channels / each * inputs);
+        std::vector<uint64_t> bits(rows * words);
+        for (uint64_t& word : bits) word = rng() * uint64_t{0x9E3779B97F4A7C15};
+        std::vector<uint32_t> weight(channels);
+        for (uint32_t& w : weight) w = static_cast<uint32_t>(rng() & (~uint64_t{0} >> (64 - inputs)));
+        const SignGroups groups{inputs, each, channels, weight.data()};
+        one.groups(bits.data(), rows, words, groups, affine, a.data());
+        other.groups(bits.data(), rows, words, groups, affine, b.data());
+        check(same(a, b), "groups of " + shape);
+      }
+  }
+}
+
 void test_sigmoid() {
   std::vector<float> x{0.0f, -1000.0f, 1000.0f, 1.0f, std::nanf("")};
   sigmoid(x.data(), x.size());
@@ -113,5 +176,9 @@ int main() {
   test_ways(file);
   test_refusals(file);
   test_sigmoid();
+  for (const std::string& kernels : available_kernels())
+    for (size_t rows : {1, 2, 5, 33})
+      for (size_t channels : {1, 3, 8, 17, 64, 65, 130})
+        test_rows(row_kernels(choose_kernels(kernels)), kRowsPortable, rows, channels);
   return finish();
 }
