@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from popcloud.errors import RecipeError
-from popcloud.learn.backbones import BACKBONES, build
+from popcloud.learn.backbones import build
 from popcloud.learn.layers import POOLS, Transform, Weighted, binary_layers
 
 REAL_LAYERS = {  # BiPointNet 2021: first layers of the trunk and of the input T-Net, the classifier
@@ -39,13 +39,13 @@ def test_first_layers_and_classifier_stay_real(backbone):
     assert binary_layers(make(backbone, "real")) == []
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", WEIGHTS)
 def test_every_layer_but_the_last_of_each_head_has_a_norm(backbone):
     bare = {name for name, layer in linear_layers(make(backbone)).items() if layer.norm is None}
     assert bare == {name for name in linear_layers(make(backbone)) if name.endswith(("fc3", "classifier"))}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", WEIGHTS)
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_batch_of_clouds_gives_a_row_of_classes_each(backbone, pool, training):
@@ -57,7 +57,7 @@ def test_a_batch_of_clouds_gives_a_row_of_classes_each(backbone, pool, training)
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", WEIGHTS)
 def test_order_of_points_does_not_matter(backbone):
     model = make(backbone, "real", classes=5).eval()
     x = torch.randn(2, 16, 3, generator=torch.Generator().manual_seed(0))

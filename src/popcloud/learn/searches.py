@@ -50,7 +50,7 @@ def density(xyz: Tensor, bandwidth: float) -> Tensor:
 
 
 def _geometry() -> ModuleType:
-    return fast if native.available() and hasattr(fast, "ball") else neighbors
+    return fast if native.available() else neighbors
 
 
 def _each(search: Callable[..., Any], *clouds: Tensor) -> Tensor:
