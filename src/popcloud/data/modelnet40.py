@@ -27,6 +27,14 @@ LAYOUTS = (
     "expected modelnet40_1024_{train,test}.npz with classes.txt, or the official modelnet40_ply_hdf5_2048 "
     "(shape_names.txt, {train,test}_files.txt, ply_data_*.h5), or <class>/{train,test}/*.off"
 )
+# fmt: off
+CLASSES = (  # in the order of their numbers
+    "airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car", "chair", "cone", "cup", "curtain",
+    "desk", "door", "dresser", "flower_pot", "glass_box", "guitar", "keyboard", "lamp", "laptop", "mantel",
+    "monitor", "night_stand", "person", "piano", "plant", "radio", "range_hood", "sink", "sofa", "stairs", "stool",
+    "table", "tent", "toilet", "tv_stand", "vase", "wardrobe", "xbox",
+)
+# fmt: on
 PACKED_UNIT = 4095  # an int16 coordinate of the packed form, in unit-sphere radii
 
 

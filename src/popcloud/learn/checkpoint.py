@@ -90,7 +90,12 @@ def build(
         return network.build(recipe, classes, features, stage)
     if isinstance(recipe, Recipe):
         return backbones.build(
-            recipe.backbone, classes=classes, binarizer=recipe.binarizer, pool=recipe.pool, points=recipe.points
+            recipe.backbone,
+            classes=classes,
+            binarizer=recipe.binarizer,
+            pool=recipe.pool,
+            points=recipe.points,
+            layout=recipe.layout,
         )
     return backbones.build_points(
         recipe.backbone,

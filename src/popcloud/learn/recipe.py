@@ -105,6 +105,9 @@ class Classification(Network):
 
     task: Literal["classification"] = Field(default="classification", description="one class per cloud")
     backbone: str = Field(default="pointnet_vanilla", description="the network")
+    layout: Literal["own", "official"] = Field(
+        default="own", description="of its layers; 'official': as BiPointNet's release, for networks imported from it"
+    )
 
     dataset: str = Field(default="shapes", description="the data set")
     root: str | None = Field(default=None, description="folder of the data set; none for a generated one")

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
 from popcloud.learn.backbones.pointnet import PointNet, TNet
-from popcloud.learn.binarizers import BINARIZERS, REAL
+from popcloud.learn.binarizers import BINARIZERS, REAL, IrNet
 from popcloud.learn.columns import Concat, Pool
-from popcloud.learn.layers import Layer, PooledLayer, activation_of, ema_delta
+from popcloud.learn.layers import Layer, activation_of, ema_delta
 from popcloud.learn.point_layers import (
     Ball,
     FarthestPoints,
@@ -58,12 +58,11 @@ class OfficialTNet(TNet):
         super().__init__(width, first=first, binarizer=binarizer, pool=pool, points=points)
         self.pool: nn.Module = nn.Dropout(0.0)  # nothing, where the layer pools
         if pool == "mean" or (pool == "max" and _reads_floats(binarizer)):
-            self.conv3: nn.Module = Layer(128, 1024, binarizer=binarizer, activation=activation_of(binarizer))
+            self.add_module("conv3", Layer(128, 1024, binarizer=binarizer, activation=activation_of(binarizer)))
             self.pool = Pool(pool, points)
-        elif isinstance(self.conv3, PooledLayer):  # a clipped maximum has the sign of the maximum
+        else:  # a clipped maximum has the sign of the maximum
             self.conv3.delta = offset(pool, points)
-        if binarizer == "irnet":
-            self.fc3.bias = nn.Parameter(self.fc3.weight.new_zeros(width * width))
+        _give_bias(self.fc3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n, width) -> (B, width * width)."""
@@ -74,6 +73,12 @@ class OfficialTNet(TNet):
 def _reads_floats(binarizer: str) -> bool:
     """Return whether layers of a binarizer see more of their inputs than signs."""
     return binarizer == REAL or BINARIZERS[binarizer].scales_rows or BINARIZERS[binarizer].gates
+
+
+def _give_bias(layer: Layer) -> None:
+    """Give a layer without batch norm the bias that the release's IR-Net has."""
+    if isinstance(layer.binarizer, IrNet):
+        layer.bias = nn.Parameter(layer.weight.new_zeros(layer.outputs))
 
 
 class OfficialPointNet(PointNet):
@@ -95,6 +100,7 @@ class Late(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, binarizer: str):
         super().__init__()
         self.linear = Layer(inputs, outputs, binarizer=binarizer, activation="relu", norm=False, ordered=True)
+        _give_bias(self.linear)
         self.norm = RowNorm(outputs, activation="none")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,6 +196,8 @@ class OfficialPointNet2(_Classifier):
         self.pool3.delta = offset(pool, 1024)
         head: dict[str, Any] = {"binarizer": binarizer, "activation": act, "norm": False, "ordered": True}
         self.fc1, self.fc2 = Layer(1024, 512, **head), Layer(512, 256, **head)
+        _give_bias(self.fc1)
+        _give_bias(self.fc2)
         self.dropout = nn.Dropout(0.5 if binarizer == REAL else 0.0)
         self.classifier = real(256, classes, norm=False)
 
