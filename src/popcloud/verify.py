@@ -231,7 +231,8 @@ def table(report: Report) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
     lines = [_aligned(row, widths) for row in cells]
     lines.insert(1, "-" * max(map(len, lines)))
-    what = "clouds" if report.share == 1.0 else f"points of {report.clouds:,} scenes"
+    whole = "clouds" if report.share == 1.0 else "scenes"
+    what = whole if report.answers == report.clouds else f"points of {report.clouds:,} {whole}"
     lines.append(f"answers: {report.agreeing:,} of {report.answers:,} {what} get PyTorch's class")
     if report.first is not None:
         lines.append(f"first layer that differs: {report.first.name} ({report.first.op})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from popcloud.cli import answering_scenes
+from popcloud.cli import answering_points
 from popcloud.cli.common import (
     KERNELS_HELP,
     THREADS_HELP,
@@ -30,14 +30,16 @@ from popcloud.cli.common import (
     source_of,
     text_table,
 )
-from popcloud.errors import CloudError, PopcloudError, RecipeError
+from popcloud.cloud import PointCloud
+from popcloud.errors import CloudError, PopcloudError, RecipeError, unknown
 
 if TYPE_CHECKING:
-    from popcloud.cloud import Floats
     from popcloud.runtime.session import Session
 
 AT_ONCE = 64  # clouds held in memory while their files are read
-SHOWN, SCENES_SHOWN = 12, 3
+SHOWN = 12
+
+CATEGORY_HELP = "what the objects in the files are, for a model that is told it, as of parts"
 
 RUN = """\
 A FILE holds one cloud: .npy, .npz, .xyz, .txt, .ply, .off or .pcd; its x, y, z are read. The cloud is resampled
@@ -45,20 +47,23 @@ to the number of points that the model was trained with (a larger one is thinned
 one are repeated, which is noted) and moved into the unit sphere. A file that can't be used gets its error line
 on stderr; the others are answered, and the exit code is that of the first bad one. Needs numpy only.
 
-A model for scenes answers for each point: what is printed are the shares of points per class, then time and
-memory. It reads the features that it was trained on, such as colours, from the file. A scene too large for
-one run is cut into tiles, each run with a halo as wide as the network sees, so that the answers stay exact;
---tile and --halo choose other sizes, --memory what a tile may take. Where no tile with such a halo fits, the halo
-is the widest that does. With a narrower halo the answers near the seams may differ: how many do is measured on
-one tile and noted."""
+Other models answer for each point, of a scene, of a room or of an object with parts: what is printed are the
+shares of points per class, then what it took. They read the features that they were trained on, such as colours
+or normals, from the file. A model for parts may have to be told what the objects are: --category, of all files;
+it then chooses from that category's parts alone. A model for rooms in blocks cuts each room itself.
+
+A scene too large for one run is cut into tiles, each run with a halo as wide as the network sees, so that the
+answers stay exact; --tile and --halo choose other sizes, --memory what a tile may take. Where no tile with such
+a halo fits, the halo is the widest that does. With a narrower halo the answers near the seams may differ: how
+many do is measured on one tile and noted."""
 
 SHOW = """\
 Draws clouds with the model's answers above them: those of the files, or clouds of a data set (default: the one
 it was trained on, test split) with right answers in green and wrong ones in red. Needs matplotlib.
 
-A model of scenes colours points by class. Where the truth is known, that of a data set or, with --truth label,
-the column label of the files (class numbers of the model, negative where there is none), it is drawn beside
-the answer, and so are the points that are wrong."""
+A model that answers for each point, of scenes, rooms or parts of objects, colours points by class. Where the
+truth is known, that of a data set or, with --truth label, the column label of the files (class numbers of the
+model, negative where there is none), it is drawn beside the answer, and so are the points that are wrong."""
 
 
 def add(commands: Commands) -> None:
@@ -72,17 +77,18 @@ def add(commands: Commands) -> None:
         "  popcloud run shapes.popc one.ply two.npy\n"
         "  popcloud run shapes.popc scans/*.pcd --top 3 --json\n"
         "  popcloud run rooms.popc office.ply --out labels\n"
+        "  popcloud run parts.popc chairs/*.ply --category chair\n"
         "  popcloud run town.popc town.ply --tile 200 --halo 30",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
     p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="clouds")
     p.set_defaults(more=("files", Path))
-    p.add_argument("--top", type=count, metavar="K", help="how many classes per cloud (default: 1; of scenes: all)")
+    p.add_argument("--top", type=count, metavar="K", help="how many classes per cloud (default: 1; of points: all)")
     p.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="of scenes: write NAME.labels.npy, (N,) int64 into the lines of classes.txt",
+        help="write the class of each point: NAME.labels.npy, (N,) int64 into the lines of classes.txt",
     )
     p.add_argument(
         "--tile", type=metres, metavar="M", help="of scenes: metres along a tile (default: tiles only where needed)"
@@ -91,9 +97,10 @@ def add(commands: Commands) -> None:
         "--halo",
         type=metres,
         metavar="M",
-        help="metres around a tile that are run with it (default: what exact answers need, or else as many as fit)",
+        help="of tiles: metres around one that are run with it (default: what exact answers need, else what fits)",
     )
     p.add_argument("--memory", type=count, metavar="MB", help="of scenes: what a tile may take, about (default: 1024)")
+    p.add_argument("--category", metavar="NAME", help=CATEGORY_HELP)
     _add_engine(p)
     add_json(p)
     p = command(
@@ -109,10 +116,12 @@ def add(commands: Commands) -> None:
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help="clouds; none: those of a data set")
     p.set_defaults(more=("files", Path))
     p.add_argument("--out", type=Path, required=True, metavar="PICTURE.png", help="the file to write")
-    p.add_argument("--truth", nargs="+", metavar="NAME", help="the right class of each file; of scenes: label")
-    p.add_argument("--columns", type=count, metavar="N", help="panels, or scenes, in a row")
+    p.add_argument("--truth", nargs="+", metavar="NAME", help="the right class of each file; of points: label")
+    p.add_argument("--category", metavar="NAME", help=CATEGORY_HELP)
+    p.add_argument("--columns", type=count, metavar="N", help="clouds in a row")
     p.add_argument("--seed", type=int, metavar="N", help="of made-up clouds (default: the one of its training)")
-    add_dataset(p, clouds=f"how many clouds of the data set (default: {SHOWN}), or scenes (default: {SCENES_SHOWN})")
+    numbers = f"{SHOWN}; of objects with parts {answering_points.OBJECTS_SHOWN}, scenes {answering_points.SCENES_SHOWN}"
+    add_dataset(p, clouds=f"how many clouds of the data set (default: {numbers})")
     p.set_defaults(split=None)
     _add_engine(p)
 
@@ -135,17 +144,40 @@ class Answer:
 def run(args: argparse.Namespace) -> int:
     """Print an answer per file; return 0, or the exit code of the first file that can't be used."""
     session = open_session(args)
+    _check(args, session)
     if session.per_point:
-        return answering_scenes.run(args, session)
-    given = next((name for name in ("out", "tile", "halo", "memory") if getattr(args, name) is not None), None)
-    if given is not None:
-        raise RecipeError(f"--{given} is for models that answer for each point; leave it out")
-    answers = [a for rows in batches(len(args.files), AT_ONCE) for a in answer(session, args.files[rows])]
+        return answering_points.run(args, session)
+    answers = [
+        found
+        for rows in batches(len(args.files), AT_ONCE)
+        for found in answer(session, args.files[rows], args.category)
+    ]
     if args.json:
         show_json([_record(a, session.classes, args.top or 1) for a in answers])
     else:
         _print(answers, session.classes, args.top or 1)
     return complain([a.error for a in answers if a.error is not None])
+
+
+def _check(args: argparse.Namespace, session: Session) -> None:
+    """Raise RecipeError for arguments that this model has no use for, and for a category that it needs."""
+    kinds = {"out": "that answer for each point"} if not session.per_point else {}
+    kinds |= dict.fromkeys(("tile", "halo", "memory"), "for scenes") if session.scenes is None else {}
+    given = next((name for name in kinds if getattr(args, name) is not None), None)
+    if given is not None:
+        raise RecipeError(f"--{given} is for models {kinds[given]}; leave it out")
+    check_category(args.category, session)
+
+
+def check_category(category: str | None, session: Session) -> None:
+    """Raise RecipeError unless the category is one of the model's, or none where it takes none."""
+    told = () if session.objects is None else session.objects.categories
+    if category is None and told:
+        raise RecipeError(f"--category NAME is missing: what are the objects? valid: {', '.join(told)}")
+    if category is not None and not told:
+        raise RecipeError("--category: this model is not told what an object is; leave it out")
+    if category is not None and category not in told:
+        raise RecipeError(f"--category: {unknown('category', category, told)}")
 
 
 def open_session(args: argparse.Namespace) -> Session:
@@ -157,21 +189,24 @@ def open_session(args: argparse.Namespace) -> Session:
     return Session(args.model, kernels=args.kernels, threads=args.threads, **limit)
 
 
-def answer(session: Session, files: Sequence[Path]) -> list[Answer]:
-    """Return an answer per file, in order; all clouds that can be used are run together."""
-    from popcloud.data.files import read_cloud
+def answer(session: Session, files: Sequence[Path], category: str | None = None) -> list[Answer]:
+    """Return an answer per file, in order; all clouds that can be used are run together.
 
-    clouds: dict[int, Floats] = {}
+    category  of the objects in all files, for a model that is told it
+    """
+    clouds: dict[int, PointCloud] = {}
     errors: dict[int, PopcloudError] = {}
     for at, path in enumerate(files):
         try:
-            clouds[at] = read_cloud(path).xyz
+            clouds[at] = answering_points.read(session, path)
         except CloudError as error:
             errors[at] = error
             continue
         if len(clouds[at]) < session.points:
             note(f"{path}: {len(clouds[at])} points, the model takes {session.points}: they are repeated")
-    found = dict(zip(clouds, session.probabilities(list(clouds.values())), strict=True)) if clouds else {}
+    found: dict[int, NDArray[np.float64]] = {}
+    if clouds:
+        found = dict(zip(clouds, session.probabilities(list(clouds.values()), category=category), strict=True))
     return [
         Answer(path, error=errors[at]) if at in errors else Answer(path, len(clouds[at]), found[at])
         for at, path in enumerate(files)
@@ -208,27 +243,30 @@ def show(args: argparse.Namespace) -> None:
     from popcloud.show import picture
 
     session = open_session(args)
+    if args.files:
+        check_category(args.category, session)
+    elif args.category is not None:
+        raise RecipeError("--category belongs to files; the data set knows what its objects are")
     if session.per_point:
-        answering_scenes.show(args, session, args.clouds or SCENES_SHOWN)
+        answering_points.show(args, session)
         return
-    clouds, truth = _from_files(args) if args.files else _from_dataset(args)
-    probabilities = session.probabilities(clouds)
+    clouds, truth = _from_files(args, session) if args.files else _from_dataset(args)
+    probabilities = session.probabilities(clouds, category=args.category)
     answers = [session.classes[c] for c in probabilities.argmax(axis=1)]
-    picture(clouds, answers, args.out, truth, probabilities.max(axis=1).tolist(), args.columns)
+    xyz = [cloud.xyz for cloud in clouds]
+    picture(xyz, answers, args.out, truth, probabilities.max(axis=1).tolist(), args.columns)
     right = "" if truth is None else f", {sum(a == t for a, t in zip(answers, truth, strict=True))} right"
     plural = "" if len(clouds) == 1 else "s"
     print(f"{args.out}: {len(clouds)} cloud{plural}{right}")
 
 
-def _from_files(args: argparse.Namespace) -> tuple[list[Floats], list[str] | None]:
-    from popcloud.data.files import read_cloud
-
+def _from_files(args: argparse.Namespace, session: Session) -> tuple[list[PointCloud], list[str] | None]:
     if args.truth is not None and len(args.truth) != len(args.files):
         raise RecipeError(f"--truth: expected {len(args.files)} names, one per file, found {len(args.truth)}")
-    return [read_cloud(path).xyz for path in args.files], args.truth
+    return [answering_points.read(session, path) for path in args.files], args.truth
 
 
-def _from_dataset(args: argparse.Namespace) -> tuple[list[Floats], list[str]]:
+def _from_dataset(args: argparse.Namespace) -> tuple[list[PointCloud], list[str]]:
     from popcloud.packed.file import read
 
     if args.truth is not None:
@@ -237,4 +275,4 @@ def _from_dataset(args: argparse.Namespace) -> tuple[list[Floats], list[str]]:
     source, points = source_of(args, SHOWN), program.points or 1024
     source = replace(source, split=source.split or "test")
     clouds = load_clouds(source, recipe_of(program.meta), points=points, classes=program.classes)
-    return list(clouds.xyz), [clouds.classes[label] for label in clouds.labels]
+    return [PointCloud(xyz) for xyz in clouds.xyz], [clouds.classes[label] for label in clouds.labels]

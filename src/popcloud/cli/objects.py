@@ -46,7 +46,7 @@ class Sample:
     rows: Array | None = None
 
 
-def samples(source: Source, fields: Fields | None, model: Program | Trained) -> tuple[str, list[Sample]]:
+def samples(source: Source, fields: Fields | None, model: Program | Trained | Objects) -> tuple[str, list[Sample]]:
     """Return the split that is wanted, default "test", and what is in it.
 
     fields  of the recipe that trained the network, if it is known: what the source leaves open
@@ -65,7 +65,7 @@ def samples(source: Source, fields: Fields | None, model: Program | Trained) -> 
         "size": source.clouds or known.get(sizes.get(split, "")) or None,
     }
     if model.features != blocks.FEATURES:
-        return split, _objects(_part_set(name, split, known, chosen), model, source.clouds)
+        return split, _objects(_part_set(name, split, chosen, categories_of(model.classes)), model, source.clouds)
     area = {"test_area": f"Area_{known.get('area', 5)}"} if name.startswith("s3dis") else {}
     return split, _rooms(_room_set(name, split, area | chosen, model.classes), source.clouds)
 
@@ -74,18 +74,17 @@ def _root(chosen: Fields) -> Path | None:
     return None if chosen["root"] is None else Path(chosen["root"])
 
 
-def _part_set(name: str, split: str, known: Fields, chosen: Fields) -> PartSet:
+def _part_set(name: str, split: str, chosen: Fields, categories: tuple[str, ...]) -> PartSet:
     from popcloud.data import PARTS
     from popcloud.errors import unknown
 
     if name not in PARTS:
         raise DatasetError(unknown("data set of parts", name, PARTS))
-    return PARTS[name](
-        _root(chosen), split, seed=chosen["seed"], categories=known.get("categories"), clouds=chosen["size"]
-    )
+    size = chosen["size"] and max(chosen["size"], len(categories))  # a generated set has one of each at least
+    return PARTS[name](_root(chosen), split, seed=chosen["seed"], categories=categories, clouds=size)
 
 
-def _objects(found: PartSet, model: Program | Trained, most: int | None) -> list[Sample]:
+def _objects(found: PartSet, model: Program | Trained | Objects, most: int | None) -> list[Sample]:
     told = [name.removeprefix(CATEGORY) for name in model.features if name.startswith(CATEGORY)]
     own = tuple(name for name in model.features[3:] if not name.startswith(CATEGORY))
     if found.parts != model.classes or (told and tuple(told) != found.categories):
@@ -131,6 +130,16 @@ def _labels(cloud: PointCloud, name: str) -> Labels:
     if cloud.labels is None:
         raise DatasetError(f"{name}: expected labels to measure by, found none; choose another split")
     return cloud.labels
+
+
+def categories_of(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the categories that parts "Category/part" belong to, in order."""
+    return tuple(dict.fromkeys(part.rpartition("/")[0] for part in parts))
+
+
+def category_of(sample: Sample, parts: Sequence[str]) -> str:
+    """Return the category that the labels of an object belong to, whether the network is told it or not."""
+    return parts[int(sample.labels.max())].rpartition("/")[0]
 
 
 def answer(objects: Objects, sample: Sample) -> Labels:
@@ -185,9 +194,8 @@ def _room_figures(found: Sequence[Sample], answers: Sequence[Labels], classes: t
 def _part_figures(found: Sequence[Sample], answers: Sequence[Labels], parts: tuple[str, ...]) -> dict[str, Any]:
     from popcloud.learn.part_metrics import part_metrics
 
-    categories = tuple(dict.fromkeys(part.rpartition("/")[0] for part in parts))
-    own = [parts[sample.labels.max()].rpartition("/")[0] for sample in found]
-    category = np.array([categories.index(name) for name in own], np.int64)
+    categories = categories_of(parts)
+    category = np.array([categories.index(category_of(sample, parts)) for sample in found], np.int64)
     names = tuple(sample.name for sample in found)
     clouds = tuple(PointCloud(sample.cloud.xyz, None, sample.labels) for sample in found)
     return part_metrics(PartSet(clouds, category, names, categories, parts, ()), answers).figures()

@@ -197,7 +197,8 @@ def _tested(trained: Trained, checkpoint: Path) -> dict[str, float]:
         if same and tested["checkpoint"] == checkpoint.name and tested["best_epoch"] == trained.epoch:
             if _scenes(trained):
                 return {f"test_{name}": float(tested["test"][name]) for name in ("mean_iou", "accuracy")}
-            return {"test": float(tested["test"]), "test_mean_class": float(tested["test_mean_class"])}
+            shares = {name: share for name, share in tested.items() if name.partition("_")[0] == "test"}
+            return {name: share for name, share in shares.items() if isinstance(share, float)}
     except (OSError, ValueError, KeyError, TypeError, RecipeError):
         pass  # a checkpoint alone, of an unfinished run or copied elsewhere, is packed as well
     return {}

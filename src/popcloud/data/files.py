@@ -25,6 +25,7 @@ UNREADABLE = (
     ValueError, EOFError, TokenError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 
+NORMALS = {"nx": "normal_x", "ny": "normal_y", "nz": "normal_z"}  # what .ply calls them, and data sets
 NPZ_NAMES = ("xyz", "points", "features", "labels", "x", "y", "z")  # arrays that are no columns of their own name
 
 
@@ -42,10 +43,12 @@ def read_features(path: Path | str, names: Sequence[str]) -> PointCloud:
     """Read a cloud with the features of these names, (N, F) in their order, None for no names; labels as read_cloud.
 
     Whole-numbered red, green and blue, 0 to 255, come to lie in [-1, 1], as data sets have them; all else stays as it
-    is. Raises CloudError as read_cloud, and one that names the columns that are missing.
+    is. Normals may be called nx, ny, nz, as .ply does. Raises CloudError as read_cloud, and one that names the columns
+    that are missing.
     """
     path = Path(path)
-    columns = read_columns(path)
+    found = read_columns(path)
+    columns = {NORMALS.get(name, name) if NORMALS.get(name) in names else name: found[name] for name in found}
     lacking = [name for name in names if name not in columns]
     if lacking:
         raise CloudError(

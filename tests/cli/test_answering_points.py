@@ -174,9 +174,11 @@ def test_run_refuses_what_would_be_lost(call, grid, files, made, tmp_path):
     assert twin
     complaint(call("run", grid, files[0], tmp_path / "other" / "one.npz", "--out", tmp_path), 2, "two files would be")
     complaint(call("run", grid, files[0], "--out", files[1]), 5, "two.npz: can't be written")
-    complaint(call("run", made.model, *made.files, "--out", tmp_path), 2, "--out is for models that answer for each")
+    complaint(
+        call("run", made.model, *made.files, "--out", tmp_path), 2, "--out is for models that answer for each point"
+    )
     for option in ("--tile", "--halo"):
-        complaint(call("run", made.model, *made.files, option, 2), 2, f"{option} is for models that answer for each")
+        complaint(call("run", made.model, *made.files, option, 2), 2, f"{option} is for models for scenes")
     complaint(call("run", grid, files[0], "--tile", "wide"), 2, "--tile: expected a number of metres, found 'wide'")
     complaint(call("run", grid, files[0], "--tile", "0"), 2, "tile of 0 m: expected a number of metres above 0")
 

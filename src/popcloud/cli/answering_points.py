@@ -1,18 +1,19 @@
-"""What run and show do with a model that answers for each point."""
+"""What run and show do with a model that answers for each point: of scenes, of objects, of rooms in blocks."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from popcloud.cli import objects
 from popcloud.cli.common import complain, note, recipe_of, show_json, size_of, source_of, text_table
 from popcloud.cli.progress import TileProgress
 from popcloud.cli.scenes import scenes_of
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
 
 ENDING = ".labels.npy"  # no file that was read is called so by chance
 CLASSES = "classes.txt"
+SCENES_SHOWN, OBJECTS_SHOWN = 3, 8
+Y_UP = ("shapenet_part",)  # data sets whose objects stand along y, not z
+
+Labels = NDArray[np.int64]
+
+
+class How(NamedTuple):
+    """How a model is asked: in tiles, with a halo, with a category; as Session.labels takes them."""
+
+    tile: float | None = None
+    halo: float | None = None
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Answer:
     """
 
     path: Path
-    counts: NDArray[np.int64] | None = None
+    counts: Labels | None = None
     labels: Path | None = None
     seconds: float = 0.0
     peak: int | None = None
@@ -54,7 +67,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     Returns 0, or the exit code of the first file that can't be used.
     """
     targets = _targets(args.files, args.out, session.classes)
-    how = {"tile": args.tile, "halo": args.halo}
+    how = How(args.tile, args.halo, args.category)
     answers = [answer(session, path, target, how) for path, target in zip(args.files, targets, strict=True)]
     if args.json:
         show_json([_record(a, session.classes) for a in answers])
@@ -79,17 +92,14 @@ def _targets(files: Sequence[Path], out: Path | None, classes: Sequence[str]) ->
     return [out / f"{name}{ENDING}" for name in names]
 
 
-def answer(session: Session, path: Path, target: Path | None, how: Mapping[str, float | None]) -> Answer:
-    """Return the answer for one file, and write its classes to `target` if there is one.
-
-    how  tile and halo, as Session.labels takes them
-    """
+def answer(session: Session, path: Path, target: Path | None, how: How) -> Answer:
+    """Return the answer for one file, and write its classes to `target` if there is one."""
     try:
-        cloud = _read(session, path)
+        cloud = read(session, path)
         began = time.perf_counter()
         labels, how = _labels(session, cloud, how, TileProgress(sys.stderr, path.name))
         seconds, peak = time.perf_counter() - began, session.peak
-        seams = None if how["halo"] is None else session.seams(cloud, labels, **how)
+        seams = None if how.halo is None else session.seams(cloud, labels, tile=how.tile, halo=how.halo)
     except CloudError as error:
         known = error if str(path) in str(error) else CloudError(f"{path}: {error}")
         return Answer(path, error=known)
@@ -101,21 +111,21 @@ def answer(session: Session, path: Path, target: Path | None, how: Mapping[str, 
     return Answer(path, counts, target, seconds, peak, seams)
 
 
-def _labels(
-    session: Session, cloud: PointCloud, how: Mapping[str, float | None], progress: TileProgress
-) -> tuple[NDArray[np.int64], Mapping[str, float | None]]:
+def _labels(session: Session, cloud: PointCloud, how: How, progress: TileProgress) -> tuple[Labels, How]:
     """Return the class of each point, and how they were found.
 
     Where no halo was asked for and the exact one does not fit memory, it is the widest that does.
     """
     try:
-        return session.labels(cloud, progress=progress, tile=how["tile"], halo=how["halo"]), how
+        return session.labels(cloud, progress=progress, **how._asdict()), how
     except CloudError:
-        assert session.scenes is not None
-        halo = session.scenes.fitting_halo(cloud.xyz, how["tile"]) if how["halo"] is None else None
+        if session.scenes is None or how.halo is not None:
+            raise
+        halo = session.scenes.fitting_halo(cloud.xyz, how.tile)
         if halo is None:
             raise
-    return session.labels(cloud, progress=progress, tile=how["tile"], halo=halo), {**how, "halo": halo}
+    how = how._replace(halo=halo)
+    return session.labels(cloud, progress=progress, **how._asdict()), how
 
 
 def _note_seams(path: Path, session: Session, seams: Seams) -> None:
@@ -135,16 +145,19 @@ def _note_seams(path: Path, session: Session, seams: Seams) -> None:
     )
 
 
-def _read(session: Session, path: Path) -> PointCloud:
+def read(session: Session, path: Path) -> PointCloud:
+    """Return the cloud of a file with the features that the model reads of it. Raises CloudError."""
     from popcloud.data.files import read_features
 
     return read_features(path, _own(session))
 
 
 def _own(session: Session) -> list[str]:
-    """Return the names of the features that a cloud must have; the others follow from its points."""
+    """Return the names of the features that a cloud must have; the others follow from its points or its category."""
     from popcloud.geometry.inputs import COMPUTED
 
+    if session.objects is not None:
+        return list(session.objects.own)
     return [name for name in session.features if name not in COMPUTED]
 
 
@@ -183,26 +196,53 @@ def _by(session: Session) -> str:
     return f"{session.kernels}, {session.threads} thread{'' if session.threads == 1 else 's'}"
 
 
-def show(args: argparse.Namespace, session: Session, scenes: int) -> None:
-    """Write the picture; `scenes` of a data set where no files are given."""
+class Drawn(NamedTuple):
+    """What a picture is made of: clouds, their names, a class per point of each, and the right ones if known."""
+
+    clouds: list[PointCloud]
+    names: list[str]
+    answers: list[Labels]
+    truth: list[Labels] | None
+
+
+def show(args: argparse.Namespace, session: Session) -> None:
+    """Write the picture of the files, or of a data set where no files are given."""
+    if args.truth is not None and not args.files:
+        raise RecipeError("--truth belongs to files; the data set knows the right classes")
+    if args.files:
+        found = _of_files(args, session)
+    else:
+        found = _scenes(args, session) if session.objects is None else _objects(args, session)
+    parts = session.objects is not None and session.objects.normalize != "blocks"
+    _draw_parts(args, session, found) if parts else _draw_scenes(args, session, found)
+    what = f"{'object' if parts else 'scene'}{'' if len(found.clouds) == 1 else 's'}"
+    print(f"{args.out}: {len(found.clouds)} {what}{'' if found.truth is None else _right(found.answers, found.truth)}")
+
+
+def _draw_scenes(args: argparse.Namespace, session: Session, found: Drawn) -> None:
     from popcloud.show_scenes import scenes_picture
 
-    if args.files:
-        clouds, names = [_read(session, path) for path in args.files], [path.name for path in args.files]
-        truth = None if args.truth is None else _truth(args, clouds)
-    else:
-        if args.truth is not None:
-            raise RecipeError("--truth belongs to files; the data set knows the right classes")
-        clouds, names = _of_dataset(args, session, scenes)
-        truth = [cloud.labels for cloud in clouds if cloud.labels is not None]
-    answers = session.labels(clouds)
-    xyz = [cloud.xyz for cloud in clouds]
-    scenes_picture(xyz, answers, session.classes, args.out, truth, names, args.columns)
-    plural = "" if len(clouds) == 1 else "s"
-    print(f"{args.out}: {len(clouds)} scene{plural}{'' if truth is None else _right(answers, truth)}")
+    xyz = [cloud.xyz for cloud in found.clouds]
+    scenes_picture(xyz, found.answers, session.classes, args.out, found.truth, found.names, args.columns)
 
 
-def _truth(args: argparse.Namespace, clouds: Sequence[PointCloud]) -> list[NDArray[np.int64]]:
+def _draw_parts(args: argparse.Namespace, session: Session, found: Drawn) -> None:
+    from popcloud.show_parts import parts_picture
+
+    known = args.dataset or (_recipe(args) or {}).get("dataset")
+    up, xyz = "y" if known in Y_UP else "z", [cloud.xyz for cloud in found.clouds]
+    parts_picture(xyz, found.answers, session.classes, args.out, found.truth, found.names, args.columns, up)
+
+
+def _of_files(args: argparse.Namespace, session: Session) -> Drawn:
+    """Return the clouds of files, and their own labels as the truth where that is asked for."""
+    clouds = [read(session, path) for path in args.files]
+    truth = None if args.truth is None else _truth(args, clouds)
+    answers = session.labels(clouds, category=args.category)
+    return Drawn(clouds, [path.name for path in args.files], answers, truth)
+
+
+def _truth(args: argparse.Namespace, clouds: Sequence[PointCloud]) -> list[Labels]:
     """Return the labels that came with the files."""
     if args.truth != ["label"]:
         raise RecipeError(f"--truth: expected label, as the model answers for each point, found {' '.join(args.truth)}")
@@ -212,15 +252,35 @@ def _truth(args: argparse.Namespace, clouds: Sequence[PointCloud]) -> list[NDArr
     return [cloud.labels for cloud in clouds if cloud.labels is not None]
 
 
-def _of_dataset(args: argparse.Namespace, session: Session, scenes: int) -> tuple[list[PointCloud], list[str]]:
-    from popcloud.packed.file import read
-
+def _scenes(args: argparse.Namespace, session: Session) -> Drawn:
+    """Return scenes of a data set."""
     own = _own(session)
-    _, found = scenes_of(source_of(args, scenes), recipe_of(read(args.model).meta), session.classes, own or None)
-    return list(found.clouds), list(found.names)
+    _, found = scenes_of(source_of(args, SCENES_SHOWN), _recipe(args), session.classes, own or None)
+    truth = [cloud.labels for cloud in found.clouds if cloud.labels is not None]
+    clouds = list(found.clouds)
+    return Drawn(clouds, list(found.names), session.labels(clouds), truth)
 
 
-def _right(answers: Sequence[NDArray[np.int64]], truth: Sequence[NDArray[np.int64]]) -> str:
+def _objects(args: argparse.Namespace, session: Session) -> Drawn:
+    """Return objects, rooms or ready-made blocks of a data set."""
+    assert session.objects is not None
+    rooms = session.objects.normalize == "blocks"
+    shown = source_of(args, SCENES_SHOWN if rooms else OBJECTS_SHOWN)
+    _, found = objects.samples(shown, _recipe(args), session.objects)
+    answers = [objects.answer(session.objects, sample) for sample in found]
+    truth = [sample.labels for sample in found]
+    names = [sample.name if rooms else objects.category_of(sample, session.classes) for sample in found]
+    return Drawn([sample.cloud for sample in found], names, answers, truth)
+
+
+def _recipe(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the recipe that trained the model, if it says so."""
+    from popcloud.packed.file import read as read_model
+
+    return recipe_of(read_model(args.model).meta)
+
+
+def _right(answers: Sequence[Labels], truth: Sequence[Labels]) -> str:
     found, true = np.concatenate(answers), np.concatenate(truth)
     known = true >= 0
     return f", {np.mean(found[known] == true[known]):.1%} of the points right" if known.any() else ""
