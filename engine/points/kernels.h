@@ -13,7 +13,7 @@ struct PointKernels {
   // The smallest rows with d <= reach into rows[0], ... rows[k rounded up to 8, minus 1], which hold kNoRow;
   // rows[-1] must be 0.
   void (*ball)(const Tree& tree, const float* query, float reach, size_t k, uint32_t* rows);
-  // The smallest of keys, numbered 0, 1, ....
+  // The smallest of keys, numbered 0, 1, ..., into `best`, which holds nobody.
   void (*smallest)(const float* keys, size_t count, Smallest& best);
   void (*fewest)(const int32_t* keys, size_t count, Smallest& best);
   // half[p] = 0.5 * (from 0, fma(x, x, s) of columns[c * points + p], c in order).

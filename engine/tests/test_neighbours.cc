@@ -154,8 +154,9 @@ void check_keys(const PointKernels& kernels) {
     for (float& key : keys) key = static_cast<float>(rng() % 200) - 100;
     for (int32_t& key : whole) key = static_cast<int32_t>(rng() % 100);
     for (size_t i = 5; i < count; i += 50) keys[i] = -0.0f, keys[i / 2] = std::nanf("");
+    if (count == 500) std::fill(keys.begin() + 15, keys.end(), std::nanf(""));
     const Rows order = in_order(keys), whole_order = in_order(whole);
-    for (size_t k = 1; k <= count; k = 3 * k) {
+    for (size_t k = 1; k <= count; k = k == 9 ? 20 : 3 * k) {
       Smallest best(k);
       best.start(std::nanf(""));
       kernels.smallest(keys.data(), count, best);
