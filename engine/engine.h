@@ -152,7 +152,8 @@ class Engine {
   void step(size_t index, const void* const* inputs, size_t points, void* output);
 
   // Seconds per step on one thread, the median of `repeats` runs. Fused steps are timed apart, block by
-  // block; the search for equal rows belongs to the step that made them.
+  // block; the search for equal rows belongs to the step that made them, and what is done at once to the
+  // first of its steps.
   std::vector<double> profile(const Cloud& cloud, int repeats);
 
   // Bytes held for values and scratch by now; they grow with the largest cloud and are kept.

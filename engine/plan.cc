@@ -17,6 +17,7 @@ class Planner {
     last_reader_.assign(values, 0);
     plan_.places.assign(values, {Place::kCaller, 0});
     plan_.unique.assign(values, false);
+    plan_.together.assign(program.steps.size(), 1);
     for (size_t s = 0; s < program.steps.size(); ++s)
       for (size_t value : program.steps[s].inputs) last_reader_[value] = s;
     last_reader_[program.steps.back().output()] = program.steps.size();  // the caller reads the answer
@@ -69,13 +70,36 @@ class Planner {
     return reads;
   }
 
+  // How many steps from s on, before `last`, are signs of picked rows: 3, 2, or 1 if they are not.
+  size_t edge_steps(size_t s, size_t last) const {
+    const Op second = s + 1 < last ? step(s + 1).op : Op::kLinear;
+    const size_t count = second == Op::kSubtract ? 3 : second == Op::kBinarize ? 2 : 1;
+    if (step(s).op != Op::kGather || output(s).kind != Kind::kFloat || s + count > last) return 1;
+    if (step(s + count - 1).op != Op::kBinarize) return 1;
+    for (size_t i = 0; i + 1 < count; ++i) {
+      const size_t made = step(s + i).output();
+      if (step(s + i + 1).inputs[0] != made || last_reader_[made] != s + i + 1) return 1;
+    }
+    if (count == 3) {
+      const size_t own = step(s + 1).inputs[1];
+      if (program_.values[own].each != 1 || own == step(s).output()) return 1;
+    }
+    return count;
+  }
+
   // Gives every value that the group makes its place, then hands back what is not read after the group.
   void place(Group& group) {
     std::vector<size_t> inside;
-    size_t point_bytes = 0;
+    size_t point_bytes = 0, passing = group.first;  // up to there values are never stored
     for (size_t s = group.first; s < group.last; ++s) {
       const size_t value = step(s).output();
-      if (last_reader_[value] < group.last && group.last - group.first > 1) {
+      if (s >= passing) {
+        plan_.together[s] = edge_steps(s, group.last);
+        passing = s + plan_.together[s] - 1;
+      }
+      if (s < passing) {
+        plan_.places[value] = {Place::kBlock, 0};
+      } else if (last_reader_[value] < group.last && group.last - group.first > 1) {
         inside.push_back(value);
         point_bytes += output(s).each * output(s).row_bytes();
       } else {

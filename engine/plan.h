@@ -34,6 +34,9 @@ struct Plan {
   std::vector<Place> places;  // by value
   std::vector<Slot> slots;
   std::vector<bool> unique;  // by value: equal rows of it need to be there only once
+  // By step: how many are done at once from it on. 1, but where a group picks rows, takes the point's own off
+  // (or not) and reads nothing but the signs: GATHER, SUBTRACT, BINARIZE; then the floats are never stored.
+  std::vector<size_t> together;
 };
 
 Plan make_plan(const Program& program, const Options& options);

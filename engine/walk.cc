@@ -129,14 +129,19 @@ class Walk {
   }
 
   void run_block(const Group& group, size_t point, size_t points, Workspace& space) const {
-    for (size_t s = group.first; s < group.last; ++s) {
+    for (size_t s = group.first; s < group.last; s += net_.plan.together[s]) {
       Stopwatch watch(seconds(s));
       const Step& now = step(s);
-      Piece piece{{}, at(now.output(), point, space.block), points};
+      const size_t last = s + net_.plan.together[s] - 1;
+      Piece piece{{}, at(step(last).output(), point, space.block), points};
       for (size_t i = 0; i < now.inputs.size(); ++i)
         piece.inputs[i] =
             now.op == Op::kGather && i == 0 ? whole(now.inputs[0]) : at(now.inputs[i], point, space.block);
-      run_piece(net_.layers[s], net_.table, piece, space.scratch);
+      const void* own = last == s + 2 ? at(step(s + 1).inputs[1], point, space.block) : nullptr;
+      if (last == s)
+        run_piece(net_.layers[s], net_.table, piece, space.scratch);
+      else
+        run_edges(net_.layers[s], net_.layers[last], net_.table, piece, own);
     }
   }
 

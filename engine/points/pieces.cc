@@ -66,6 +66,17 @@ void pool_each(const Layer& layer, const KernelTable& table, const Piece& piece,
 
 }  // namespace
 
+void run_edges(const Layer& gather, const Layer& binarize, const KernelTable& table, const Piece& piece,
+               const void* own) {
+  const size_t k = gather.out.each, channels = gather.channels, words = words_of(channels);
+  auto x = static_cast<const float*>(piece.inputs[0]), self = static_cast<const float*>(own);
+  auto rows = static_cast<const int32_t*>(piece.inputs[1]);
+  auto out = static_cast<uint64_t*>(piece.output);
+  for (size_t p = 0; p < piece.points; ++p)
+    row_kernels(table).edges(x, rows + p * k, k, self ? self + p * channels : nullptr, channels,
+                             binarize.threshold, out + p * k * words);
+}
+
 void run_piece(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
   if (pools(layer.op)) return pool_each(layer, table, piece, scratch);
   switch (layer.op) {

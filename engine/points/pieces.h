@@ -18,6 +18,11 @@ struct Piece {
 // that pool do so for each point.
 void run_piece(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch);
 
+// GATHER, SUBTRACT of what lies at `own`, a row per point, unless that is null, and BINARIZE, in one go. The
+// piece has GATHER's inputs and BINARIZE's output.
+void run_edges(const Layer& gather, const Layer& binarize, const KernelTable& table, const Piece& piece,
+               const void* own);
+
 // The parts of that by family: CONCAT (which also joins signs), LINEAR_GROUPS, BINARY_GROUPS and BINARY_SUM.
 void concat(const Layer& layer, const Piece& piece);
 void linear_groups(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch);
