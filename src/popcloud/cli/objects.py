@@ -151,11 +151,10 @@ def answer(objects: Objects, sample: Sample) -> Labels:
 
 def by_torch(trained: Trained) -> Objects:
     """Return a trained network that PyTorch runs."""
-    import torch
+    from popcloud.learn.metrics import scores
 
     def answers(clouds: list[Array]) -> list[Array]:
-        with torch.inference_mode():
-            return [trained.model(torch.from_numpy(rows)[None])[0].numpy() for rows in clouds]
+        return [scores(trained.model, rows) for rows in clouds]
 
     return Objects(trained.features, trained.classes, 0, NORMALIZE[trained.recipe.task], True, answers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from popcloud.cloud import CloudSet
@@ -24,6 +25,13 @@ def answers(model: nn.Module, clouds: CloudSet, batch: int) -> Counts:
             x = torch.from_numpy(np.ascontiguousarray(clouds.xyz[start : start + batch])).to(device)
             found[start : start + batch] = model(x).argmax(dim=1).cpu().numpy()
     model.train(training)
+    return found
+
+
+def scores(model: nn.Module, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what a network in eval mode on the CPU answers to one cloud (n, F): (C,), or (n, C)."""
+    with torch.inference_mode():
+        found: NDArray[np.float32] = model(torch.from_numpy(rows)[None])[0].numpy()
     return found
 
 
