@@ -34,11 +34,14 @@ void linear(const Layer& layer, const KernelTable& table, const float* x, size_t
   if (bent) sigmoid(out, rows * layer.channels);
 }
 
-void rprelu(const Layer& layer, const float* x, size_t rows, float* out) {
-  for (size_t r = 0; r < rows; ++r, x += layer.channels, out += layer.channels)
-    for (size_t c = 0; c < layer.channels; ++c) {
-      float moved = x[c] - layer.shift[c];
-      out[c] = (x[c] > layer.shift[c] ? moved : layer.slope[c] * moved) + layer.offset[c];
+void rprelu(const Layer& layer, const float* x, size_t rows, float* __restrict out) {
+  const float *const shift = layer.shift, *const slope = layer.slope, *const offset = layer.offset;
+  const size_t channels = layer.channels;
+  for (size_t r = 0; r < rows; ++r, x += channels, out += channels)
+    for (size_t c = 0; c < channels; ++c) {
+      // Times 1 or the slope, no branch: which of the two comes next is as good as random.
+      const float bent = slope[c], steepness = x[c] > shift[c] ? 1.0f : bent;
+      out[c] = steepness * (x[c] - shift[c]) + offset[c];
     }
 }
 
@@ -92,8 +95,7 @@ void binary_max_bits(const Layer& layer, const KernelTable& table, const uint64_
                      Channels at, uint64_t* out, Scratch& scratch) {
   auto least = scratch.least.take<int32_t>(layer.channels);
   table.minimum(x, rows, layer.weight, at, least, nullptr);
-  std::fill(out + at.first / 64, out + words_of(at.last), uint64_t{0});
-  for (size_t c = at.first; c < at.last; ++c) out[c / 64] |= uint64_t{least[c] > layer.limit[c]} << c % 64;
+  row_kernels(table).above(least + at.first, layer.limit + at.first, at.last - at.first, out + at.first / 64);
 }
 
 // means[c] = float32(sum of dots) / float32(rows), for the channels `at`.
