@@ -1,7 +1,7 @@
 """Checkpoints of BiPointNet's release: the imported network answers what the release's formulas give.
 
 The release is written down once more here, in plain PyTorch, with its own names. Both sides compute in float64, where
-no last place can turn a sign. sign(0) is +1 on both: the release's is 0, which no bit can hold.
+no last place can turn a sign.
 """
 
 from __future__ import annotations
@@ -15,19 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from popcloud.errors import CheckpointError, RecipeError
-from popcloud.learn import checkpoint, official
-from popcloud.learn.backbones import OFFICIAL, build
-from popcloud.learn.layers import binary_layers
+from popcloud.learn import official
+from popcloud.learn.backbones import OFFICIAL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OFFSETS = {20: -1.8268, 64: -2.2983, 1024: -3.2041}
 ALL = ("real", "bnn", "xnor", "bireal", "irnet", "lsr")
 N = 96
-
-
-def sign(x: Tensor) -> Tensor:
-    return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
 
 
 class Release:
@@ -55,21 +49,23 @@ class Release:
         weight = self.tensor(f"{at}.weight", lambda: (torch.randn(outputs, inputs) + 0.2) / math.sqrt(inputs))
         if self.kind == "lsr":
             scale = self.tensor(f"{at}.scale", lambda: 0.5 + torch.rand(()))
-            return F.linear(sign(x), scale * sign(weight - weight.mean()))
+            return F.linear(torch.sign(x), scale * torch.sign(weight - weight.mean()))
         bias = self.tensor(f"{at}.bias", lambda: 0.3 * torch.randn(outputs))
         if self.kind == "bnn":
-            return F.linear(sign(x), sign(weight), bias)
+            return F.linear(torch.sign(x), torch.sign(weight), bias)
         if self.kind == "xnor":
             weight = weight - weight.mean(-1, keepdim=True)
-            weight = sign(weight) * weight.abs().mean(-1, keepdim=True)
-            return F.linear(sign(x) * x.abs().mean(-1, keepdim=True), weight, bias)
+            weight = torch.sign(weight) * weight.abs().mean(-1, keepdim=True)
+            return F.linear(torch.sign(x) * x.abs().mean(-1, keepdim=True), weight, bias)
         if self.kind == "bireal":
-            return F.linear(sign(x), sign(weight) * weight.abs().mean(-1, keepdim=True))
+            return F.linear(torch.sign(x), torch.sign(weight) * weight.abs().mean(-1, keepdim=True))
         self.tensor(f"{at}.k", lambda: torch.tensor([10.0]))
         self.tensor(f"{at}.t", lambda: torch.tensor([0.1]))
         weight = weight - weight.mean(-1, keepdim=True)
         weight = weight / weight.std(-1, keepdim=True)
-        return F.linear(sign(x), sign(weight) * 2 ** weight.abs().mean(-1, keepdim=True).log2().round(), bias)
+        return F.linear(
+            torch.sign(x), torch.sign(weight) * 2 ** weight.abs().mean(-1, keepdim=True).log2().round(), bias
+        )
 
     def norm(self, at: str, z: Tensor) -> Tensor:
         rows, width = z.flatten(0, -2), z.shape[-1]
@@ -123,7 +119,8 @@ class Release:
         near = torch.cdist(x, x).topk(20, largest=False).indices
         rows = torch.stack([one[index] for one, index in zip(x, near, strict=True)])
         own = x[:, :, None].expand_as(rows)
-        return torch.cat([own, rows - own], -1)
+        rows = rows - own
+        return torch.cat([own, rows.where(rows.abs() > 1e-9, 0.0)], -1)  # its rounding makes signs out of nothing
 
     def dgcnn(self, x: Tensor) -> Tensor:
         x = self.pooled(self.lifted("conv1.nn", self.edges(x), 64, 64, 64), 20)
@@ -165,11 +162,12 @@ class Release:
 
 
 def clouds(count: int = 3) -> Tensor:
-    return (0.4 * F.normalize(torch.randn(count, N, 3, dtype=torch.float32), dim=-1)).double()
+    """Ellipsoids of different shapes (count, N, 3)."""
+    return (F.normalize(torch.randn(count, N, 3), dim=-1) * (0.1 + 0.4 * torch.rand(count, 1, 3))).double()
 
 
 def release(kind: str, pool: str, backbone: str) -> tuple[Release, Tensor, Tensor]:
-    torch.manual_seed(len(kind) + 10 * len(pool) + 100 * len(backbone))
+    torch.manual_seed(sum(map(ord, kind + pool + backbone)))
     there, x = Release(kind, pool), clouds()
     return there, x, there.run(backbone, x)
 
@@ -180,7 +178,9 @@ def saved(state, path: Path, **options) -> Path:
 
 
 def pools(backbone: str, kind: str) -> list[str]:
-    return ["max"] + ["mean"] * (backbone != "pointnet2") + ["ema-max"] * (kind != "real")
+    """A mean over neighbours in the binary DGCNN is left out: whether two are equal hangs on rounding, there too."""
+    mean = backbone != "pointnet2" and (backbone, kind == "real") != ("dgcnn", False)
+    return ["max"] + ["mean"] * mean + ["ema-max"] * (kind != "real")
 
 
 CASES = [(b, kind, pool) for b in OFFICIAL for kind in ALL for pool in pools(b, kind)]
@@ -194,4 +194,4 @@ def test_imported_network_answers_what_the_release_s_does(backbone, kind, pool, 
         found = model(x)
     assert float(expected.std(0).mean()) > 1e-3  # else the clouds would all have one answer, and any network it
     assert torch.equal(found.argmax(1), expected.argmax(1))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

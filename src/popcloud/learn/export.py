@@ -33,6 +33,7 @@ from popcloud.learn.point_layers import (
     Reshape,
     RowNorm,
     Subtract,
+    TernaryLayer,
 )
 from popcloud.learn.shifted import ShiftedConv
 from popcloud.learn.sparse_layers import Add, ChildMean, Join, NormAct, SparseConv, Unpool
@@ -71,6 +72,7 @@ EMIT: dict[type[nn.Module], Callable[[Writer, fx.Node, Any], None]] = {
     RowNorm: export_points.row_norm,
     GroupedLayer: export_points.grouped,
     GroupPooled: export_layers.weighted,
+    TernaryLayer: export_points.ternary,
     Pool: export_points.pool,
     GroupPool: export_points.pool,
 }

@@ -155,7 +155,7 @@ def _several_bases(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     if isinstance(layer, PooledLayer):
         pooled = writer.beside(value[0], f"{node.target}.pool", Kind.FLOAT, layer.outputs, None, over(layer))
         value = (writer.step(Op.POOL_MEAN if layer.takes_mean else Op.POOL_MAX, value, pooled),)
-    _tail(writer, node, layer, value[0])
+    tail(writer, node, layer, value[0])
 
 
 def _gated(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
@@ -172,7 +172,7 @@ def _gated(writer: Writer, node: fx.Node, layer: AnyLayer) -> None:
     )
     gate = _gate(writer, f"{node.target}.gate", writer.float_of(source), layer.binarizer)
     gated = writer.beside(product, f"{node.target}.gated", Kind.FLOAT, layer.outputs, None)
-    _tail(writer, node, layer, writer.step(Op.MULTIPLY, (product, gate), gated))
+    tail(writer, node, layer, writer.step(Op.MULTIPLY, (product, gate), gated))
 
 
 def _gate(writer: Writer, name: str, x: int, binarizer: RealToBinary) -> int:
@@ -192,7 +192,7 @@ def _turned(layer: AnyLayer) -> Tensor:
     return torch.where(layer.folded()[0] < 0, -1.0, 1.0)
 
 
-def _tail(writer: Writer, node: fx.Node, layer: AnyLayer, value: int) -> None:
+def tail(writer: Writer, node: fx.Node, layer: AnyLayer, value: int) -> None:
     """Scale, batch norm and activation of sums that rise, as a step of their own."""
     a, b = layer.folded()
     b = b + layer.delta if isinstance(layer, PooledLayer) else b

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from popcloud.errors import ExportError
 from popcloud.learn.columns import Pool, Slice
-from popcloud.learn.export_layers import affine, check_binary, rises
+from popcloud.learn.export_layers import affine, check_binary, rises, tail, unflipped
 from popcloud.learn.export_writer import Tap, Writer, array, curved, short, thresholds_of
 from popcloud.learn.point_layers import (
     Ball,
@@ -25,6 +25,7 @@ from popcloud.learn.point_layers import (
     Negated,
     Reshape,
     RowNorm,
+    TernaryLayer,
 )
 from popcloud.packed.bits import pack_weights
 from popcloud.packed.program import Array, Kind, Op, Rows
@@ -147,6 +148,30 @@ def row_norm(writer: Writer, node: fx.Node, norm: RowNorm) -> None:
     bend = {name: array(getattr(norm.activation, name)) for name in ("shift", "slope", "offset")}
     out = writer.beside(value, str(node.target), Kind.FLOAT, channels, Tap(node.name))
     writer.floats[node.name] = writer.step(Op.RPRELU, (value,), out, None, **bend)
+
+
+def ternary(writer: Writer, node: fx.Node, layer: TernaryLayer) -> None:
+    """A binary layer whose inputs may be 0: half the products with the signs below 0 and with those up to it."""
+    check_binary(node, layer)
+    zero = torch.zeros(layer.inputs)
+    if layer.gates or layer.binarizer.bases > 1 or any(bool(one.any()) for one in thresholds_of(layer)):
+        name = type(layer.binarizer).__name__
+        raise ExportError(f"{node.target}: {name} has more than signs around 0; a layer with zeros takes plain ones")
+    source, turned = writer.source(node), torch.where(layer.folded()[0] < 0, -1.0, 1.0)
+    weights = layer.binarizer.frozen(layer.weight).weights * turned[:, None]
+    half = {"scale": np.full((1, layer.outputs), 0.5, np.float32), "bias": np.zeros(layer.outputs, np.float32)}
+    total: tuple[int, ...] = ()
+    for threshold in (zero, zero + layer.TINY):
+        signs = writer.bits_of(source, threshold)
+        weight = pack_weights(unflipped(weights, signs).numpy())
+        value = writer.beside(signs.value, f"{node.target}.sum", Kind.FLOAT, layer.outputs, None)
+        total = (writer.step(Op.BINARY_SUM, (signs.value, *total), value, None, weight=weight, **half),)
+    if layer.binarizer.scales_rows:
+        factor = writer.beside(total[0], f"{node.target}.row_scale", Kind.FLOAT, 1, None)
+        writer.step(Op.ROW_MEAN_ABS, (writer.float_of(source),), factor)
+        scaled = writer.beside(total[0], f"{node.target}.scaled", Kind.FLOAT, layer.outputs, None)
+        total = (writer.step(Op.MULTIPLY, (*total, factor), scaled),)
+    tail(writer, node, layer, total[0])
 
 
 def grouped(writer: Writer, node: fx.Node, layer: GroupedLayer) -> None:

@@ -20,7 +20,7 @@ from popcloud.errors import ExportError
 from popcloud.learn.columns import Concat, Pool
 from popcloud.learn.layers import Layer, RPReLU, Weighted
 from popcloud.learn.norms import Sigmoid
-from popcloud.learn.point_layers import Gather, GroupedLayer, NearestSigns, RowNorm
+from popcloud.learn.point_layers import Gather, GroupedLayer, NearestSigns, RowNorm, TernaryLayer
 from popcloud.learn.sparse_layers import Join, NormAct, SparseConv
 from popcloud.learn.thresholds import switch
 from popcloud.packed.program import Activation, Array, Kind, Op, Rows, Step, Value
@@ -277,6 +277,7 @@ class Writer:
                     found.add_signs(threshold[part])
                 found.floats |= any(self._root(argument) is node for argument in user.args[1:])  # as a shortcut
                 found.floats |= module.binarizer.reads_floats and not isinstance(module, SparseConv | GroupedLayer)
+                found.floats |= isinstance(module, TernaryLayer)
             elif pools_sums(module, module_of(self.graph, node)):
                 found.largest = True
             else:

@@ -224,6 +224,31 @@ class Product(nn.Module):
         return ordered.products(x.mT.flatten(0, 1), m.flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
 
 
+class TernaryLayer(Layer):
+    """A binary Layer that reads an input of 0 as 0, not as +1: twice the work of signs.
+
+    BiPointNet's release has such signs. It matters where zeros are common: a point's difference to itself, or to a
+    neighbour with the same maximum.
+    """
+
+    TINY = 2.0**-149  # the smallest number above 0: the signs below 0 and below this one differ at 0 alone
+
+    @property
+    def bare(self) -> bool:
+        """Return False: zeros are no signs."""
+        return False
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Layer`, with zeros."""
+        seen, weight = super().operands(x)
+        return seen * (x != 0), weight
+
+    def exact_operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Layer`, with zeros."""
+        seen, weight = super().exact_operands(x)
+        return seen * (x != 0), weight
+
+
 class GroupedLayer(Layer):
     """A Layer in `groups` groups, each of inputs / groups inputs that lie together, and of outputs / groups outputs.
 

@@ -33,6 +33,7 @@ from popcloud.learn.point_layers import (
     Nearest,
     NearestFeatures,
     RowNorm,
+    TernaryLayer,
     real,
 )
 
@@ -95,11 +96,15 @@ class OfficialPointNet(PointNet):
 
 
 class Late(nn.Module):
-    """linear -> ReLU -> batch norm on (..., inputs) -> (..., outputs)."""
+    """linear -> ReLU -> batch norm on (..., inputs) -> (..., outputs).
 
-    def __init__(self, inputs: int, outputs: int, *, binarizer: str):
+    zeros  inputs of 0 are common, and 0 to a binary layer too, as the release has it
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, binarizer: str, zeros: bool = False):
         super().__init__()
-        self.linear = Layer(inputs, outputs, binarizer=binarizer, activation="relu", norm=False, ordered=True)
+        kind = TernaryLayer if zeros and binarizer != REAL else Layer
+        self.linear = kind(inputs, outputs, binarizer=binarizer, activation="relu", norm=False, ordered=True)
         _give_bias(self.linear)
         self.norm = RowNorm(outputs, activation="none")
 
@@ -108,13 +113,16 @@ class Late(nn.Module):
         return self.norm(self.linear(x))
 
 
-def chain(widths: Sequence[int], *, binarizer: str, lifts: bool = False) -> nn.Sequential:
+def chain(widths: Sequence[int], *, binarizer: str, lifts: bool) -> nn.Sequential:
     """Return layers of these widths.
 
-    lifts  the first one sees positions: in a binary network it is real-valued and linear, with nothing after it
+    lifts  the first one sees positions: in a binary network it is real-valued and linear, with nothing after it; else
+           it sees differences of rows, of which many are 0
     """
     layers: list[nn.Module] = [Late(a, b, binarizer=binarizer) for a, b in pairwise(widths)]
-    if lifts and binarizer != REAL:
+    if not lifts:
+        layers[0] = Late(widths[0], widths[1], binarizer=binarizer, zeros=True)
+    elif binarizer != REAL:
         layers[0] = real(widths[0], widths[1], norm=False)
     return nn.Sequential(*layers)
 
@@ -131,8 +139,7 @@ class _Classifier(nn.Module):
 class OfficialDGCNN(_Classifier):
     """DGCNN; arguments as those of `DGCNN`.
 
-    A point is its own first neighbour, as in PyTorch Geometric since 1.6.1; before that it was none. In its edge to
-    itself the differences are 0, whose sign is 0 in the release and +1 here.
+    A point is its own first neighbour, as in PyTorch Geometric since 1.6.1; before that it was none.
     """
 
     def __init__(self, *, classes: int, binarizer: str, pool: str, points: int, k: int = 20):
@@ -141,7 +148,7 @@ class OfficialDGCNN(_Classifier):
         self.near1, self.near2 = Nearest(k), NearestFeatures(k)
         self.relative, self.beside = GatherSubtract(), Concat()
         self.edges1 = chain((6, 64, 64, 64), binarizer=binarizer, lifts=True)
-        self.edges2 = chain((128, 128), binarizer=binarizer)
+        self.edges2 = chain((128, 128), binarizer=binarizer, lifts=False)
         self.conv3 = Late(192, 1024, binarizer=binarizer)
         self.pool1, self.pool2, self.pool3 = GroupPool(pool, k), GroupPool(pool, k), Pool(pool, points)
         for module, rows in ((self.pool1, k), (self.pool2, k), (self.pool3, points)):
@@ -165,7 +172,7 @@ class OfficialPointNet2(_Classifier):
     """PointNet++; arguments as those of `PointNet2`.
 
     Sampling starts at row 0, and of more than k points in a ball the first k by row count; the real-valued release
-    starts anywhere, and its search may take others. The centre's own difference is 0, whose sign is +1 here.
+    starts anywhere, and its search may take others.
     """
 
     def __init__(
@@ -188,14 +195,15 @@ class OfficialPointNet2(_Classifier):
         self.ball1, self.ball2 = (Ball(radius, k) for radius in radii)
         self.gather, self.relative, self.beside = Gather(), GatherSubtract(), Concat()
         self.sa1 = chain((3, 64, 64, 128), binarizer=binarizer, lifts=True)
-        self.sa2 = chain((131, 128, 128, 256), binarizer=binarizer)
-        self.sa3 = chain((259, 256, 512, 1024), binarizer=binarizer)
+        self.sa2 = chain((131, 128, 128, 256), binarizer=binarizer, lifts=False)
+        self.sa3 = chain((259, 256, 512, 1024), binarizer=binarizer, lifts=False)
         self.pool1, self.pool2, self.pool3 = GroupPool(pool, k), GroupPool(pool, k), Pool(pool, points)
         # The release's offsets are those of 64 and 1,024 rows, though the last pool has an eighth of the points.
         self.pool1.delta = self.pool2.delta = offset(pool, 64)
         self.pool3.delta = offset(pool, 1024)
         head: dict[str, Any] = {"binarizer": binarizer, "activation": act, "norm": False, "ordered": True}
-        self.fc1, self.fc2 = Layer(1024, 512, **head), Layer(512, 256, **head)
+        self.fc1 = Layer(1024, 512, **head)
+        self.fc2 = (Layer if binarizer == REAL else TernaryLayer)(512, 256, **head)  # a sum of signs alone may be 0
         _give_bias(self.fc1)
         _give_bias(self.fc2)
         self.dropout = nn.Dropout(0.5 if binarizer == REAL else 0.0)
