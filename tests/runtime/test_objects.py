@@ -79,6 +79,25 @@ def test_lacking_features_are_named(rng, tmp_path, mug):
         session.run(mug.xyz, category="Cap")
 
 
+@pytest.mark.parametrize("features", [np.zeros((39, 3), np.float32), np.zeros((40, 2), np.float32)])
+def test_features_of_another_shape_are_refused(rng, tmp_path, mug, features):
+    session = Session(model(rng, tmp_path, OBJECT, PARTS)[1], kernels=REFERENCE)
+    with pytest.raises(CloudError, match="nx, ny, nz of 40 points"):
+        session.run(PointCloud(mug.xyz, features), category="Cap")
+
+
+def test_features_that_the_model_does_not_read_change_nothing(rng, tmp_path, mug):
+    session = Session(model(rng, tmp_path, OBJECT[:3], PARTS)[1], kernels=REFERENCE)
+    assert np.array_equal(session.run(mug), session.run(mug.xyz))
+
+
+@pytest.mark.parametrize("cloud", [[[1.0, 2.0, 3.0], [1.0, 2.0]], "cap", np.full((2, 3), 1e300)])
+def test_what_is_no_cloud_is_refused(rng, tmp_path, cloud):
+    session = Session(model(rng, tmp_path, OBJECT[:3], PARTS)[1], kernels=REFERENCE)
+    with pytest.raises(CloudError, match=r"^cloud: "):
+        session.run(PointCloud(cloud))
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_room_is_answered_block_by_block(rng, tmp_path, kernels):
     classes = ("floor", "wall", "chair")

@@ -24,7 +24,8 @@ class Objects:
 
     features   names of the columns that it reads, x, y, z first
     classes    the class names; of parts "Category/part"
-    points     a cloud is resampled to so many, 0: not
+    points     a cloud is resampled to so many, 0: not; where each point is answered, it is dealt out into sets of at
+               most so many, each with every k-th point, as networks are trained on so many
     normalize  as Program has it
     per_point  whether the answer has a row per point
     answer     rows of clouds, ready for the network, to its answers
@@ -57,19 +58,37 @@ class Objects:
         Raises CloudError for a cloud that can't be used or lacks features, RecipeError for a category that is missing,
         unknown or not asked for.
         """
+        if not self.per_point:
+            return self.answer([self.ready(cloud, category, name)])[0]
+        sets = self.sets(cloud, category, name)
+        answer = np.empty((sum(len(one.rows) for one in sets), len(self.classes)), np.float32)
+        for one in sets:
+            answer[one.rows] = self.answer([one.features])[0]
+        return answer
+
+    def sets(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> list[blocks.Block]:
+        """Return the sets of points that the network runs on one after the other; arguments and errors as `answers`."""
         if self.normalize == "blocks":
             self.check_category(category)
-            return self._blocks(*self._parts(cloud, name), name)
-        return self.answer([self.ready(cloud, category, name)])[0]
+            xyz, colours = self._parts(cloud, name)
+            return blocks.blocks_of(xyz, colours, most=self.points, name=name)
+        whole = self.ready(cloud, category, name)
+        count = -(-len(whole) // self.points) if self.points else 1
+        rows = np.arange(len(whole), dtype=np.int64)
+        return [blocks.Block(rows[at::count], np.ascontiguousarray(whole[at::count])) for at in range(count)]
 
     def ready(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> Floats:
-        """Return the rows (N, F) that the network reads of a cloud, but of rooms; arguments and errors as `answers`."""
+        """Return the rows (N, F) that the network reads of a cloud, but of rooms; arguments and errors as `answers`.
+
+        All of them where each point is answered, else `points`.
+        """
         self.check_category(category)
         xyz, own = self._parts(cloud, name)
         told = [np.full(len(xyz), feature == f"{CATEGORY}{category}", np.float32) for feature in self.features[3:]]
         brought = dict(zip(self.own, own.T, strict=True))
         columns = [brought.get(feature, other) for feature, other in zip(self.features[3:], told, strict=True)]
-        return prepare_rows(np.column_stack([xyz, *columns]), self.points, self.normalize, name)
+        count = 0 if self.per_point else self.points
+        return prepare_rows(np.column_stack([xyz, *columns]), count, self.normalize, name)
 
     def labels(self, cloud: Cloud, category: str | None = None, name: str = "cloud") -> NDArray[np.int64]:
         """Return the class with the largest answer, () or (N,); of a category's object, among its parts alone."""
@@ -95,16 +114,15 @@ class Objects:
             raise RecipeError(unknown("category", category, self.categories))
 
     def _parts(self, cloud: Cloud, name: str) -> tuple[Floats, Floats]:
-        """Return the positions (N, 3) and the features (N, F) of a cloud."""
-        given = cloud if isinstance(cloud, PointCloud) else PointCloud(np.asarray(cloud, np.float32))
-        xyz, wanted = check_xyz(given.xyz, name), self.own
-        found = 0 if given.features is None else given.features.shape[1]
-        if found != len(wanted) and wanted:
-            raise CloudError(f"{name}: expected the features {', '.join(wanted)}, found {found}; pass a PointCloud")
-        return xyz, np.zeros((len(xyz), 0), np.float32) if given.features is None else given.features
-
-    def _blocks(self, xyz: Floats, colours: Floats, name: str) -> Floats:
-        answer = np.empty((len(xyz), len(self.classes)), np.float32)
-        for block in blocks.blocks_of(xyz, colours, most=blocks.POINTS, name=name):
-            answer[block.rows] = self.answer([block.features])[0]
-        return answer
+        """Return the positions (N, 3) and, of its features, those that the model reads, (N, F)."""
+        given = cloud.features if isinstance(cloud, PointCloud) else None
+        xyz, wanted = check_xyz(cloud.xyz if isinstance(cloud, PointCloud) else cloud, name), self.own
+        if not wanted:  # what else a cloud has is not looked at, as without a plan
+            return xyz, np.zeros((len(xyz), 0), np.float32)
+        if given is None or given.shape != (len(xyz), len(wanted)):
+            found = "none" if given is None else f"an array of shape {given.shape}"
+            raise CloudError(
+                f"{name}: expected the features {', '.join(wanted)} of {len(xyz)} points, found {found}; "
+                "pass a PointCloud with them"
+            )
+        return xyz, given
