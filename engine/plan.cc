@@ -54,10 +54,10 @@ class Planner {
   // and so is what GATHER picks from.
   bool joins(const Group& group) const {
     const Step& next = step(group.last);
-    if (!by_points(group.last) || output(group.last).level != group.level ||
-        each_of(group.last) != group.each)
-      return false;
-    bool reads = group.each > 1;
+    if (!by_points(group.last) || output(group.last).level != group.level) return false;
+    const bool alike = each_of(group.last) == group.each;
+    if (!alike && next.op != Op::kBinarize) return false;  // which needs no weights, so few rows will do
+    bool reads = alike && group.each > 1;
     for (size_t s = group.first; s < group.last; ++s) {
       if (step(s).op == Op::kTransform && next.op == Op::kTransform) return false;
       const size_t made = step(s).output();

@@ -56,12 +56,23 @@ void product(const Layer& layer, const KernelTable& table, const Piece& piece) {
     row_kernels(table).product(x, m, k, c, wide, out);
 }
 
+// How many of the rows of a point a maximum of signs has to see: a ball with few points in it ends in copies
+// of its first row.
+size_t rows_seen(const uint64_t* x, size_t rows, size_t words) {
+  while (rows > 1 && std::equal(x, x + words, x + (rows - 1) * words)) --rows;
+  return rows;
+}
+
 void pool_each(const Layer& layer, const KernelTable& table, const Piece& piece, Scratch& scratch) {
   const Operand& in = layer.in[0];
   auto x = static_cast<const uint8_t*>(piece.inputs[0]);
   auto out = static_cast<uint8_t*>(piece.output);
-  for (size_t p = 0; p < piece.points; ++p, x += in.each * in.row_bytes, out += layer.out.row_bytes)
-    run_pool(layer, table, x, in.each, {0, layer.channels}, false, out, scratch);
+  const bool largest = layer.op == Op::kBinaryMax || layer.op == Op::kBinaryMaxBits;
+  for (size_t p = 0; p < piece.points; ++p, x += in.each * in.row_bytes, out += layer.out.row_bytes) {
+    auto bits = reinterpret_cast<const uint64_t*>(x);
+    const size_t rows = largest ? rows_seen(bits, in.each, words_of(in.channels)) : in.each;
+    run_pool(layer, table, x, rows, {0, layer.channels}, false, out, scratch);
+  }
 }
 
 }  // namespace

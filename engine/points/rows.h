@@ -37,6 +37,8 @@ struct RowKernels {
   // out[r * channels + c] = that of the mismatches of row r, [rows][row_words].
   void (*groups)(const uint64_t* x, size_t rows, size_t row_words, const SignGroups& groups,
                  const Affine& affine, float* out);
+  // Bit c of out, words of channels, = counts[c] > limit[c]; tail bits 0.
+  void (*above)(const int32_t* counts, const int32_t* limit, size_t channels, uint64_t* out);
   // out[c] = x[c] - y[c], or x[c] * y[c].
   void (*subtract)(const float* x, const float* y, size_t count, float* out);
   void (*multiply)(const float* x, const float* y, size_t count, float* out);

@@ -39,6 +39,12 @@ POPCLOUD_INLINE unsigned signs_of(const float* x, const float* own, const float*
   return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(y, _mm256_loadu_ps(threshold), _CMP_LT_OQ)));
 }
 
+POPCLOUD_INLINE unsigned above_of(const int32_t* counts, const int32_t* limit) {
+  const __m256i more = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(counts)),
+                                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(limit)));
+  return unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(more)));
+}
+
 // Counts of each half byte by look-up, then added up to 32 bits (Mula, Kurz, Lemire 2018).
 POPCLOUD_INLINE void groups_lanes(const uint32_t* fields, const uint32_t* weight, const Affine& affine,
                                   size_t c, float* out) {
@@ -116,7 +122,7 @@ POPCLOUD_TARGET_END
 
 }  // namespace
 
-const RowKernels kRowsAvx2{finish, product, edges, groups, subtract, multiply};
+const RowKernels kRowsAvx2{finish, product, edges, groups, above, subtract, multiply};
 
 }  // namespace popcloud
 #endif

@@ -12,6 +12,7 @@ void finish_lanes(float* values, const Affine& affine, size_t c, float row);
 unsigned signs_of(const float* x, const float* own, const float* threshold) {
   return (own ? *x - *own : *x) < *threshold;
 }
+unsigned above_of(const int32_t* counts, const int32_t* limit) { return *counts > *limit; }
 void groups_lanes(const uint32_t* fields, const uint32_t* weight, const Affine& affine, size_t c, float* out);
 
 #include "points/rows.inc"
@@ -38,7 +39,7 @@ void product(const float* x, const float* m, size_t rows, size_t channels, size_
 
 }  // namespace
 
-const RowKernels kRowsPortable{finish, product, edges, groups, subtract, multiply};
+const RowKernels kRowsPortable{finish, product, edges, groups, above, subtract, multiply};
 
 const RowKernels& row_kernels(const KernelTable& table) {
 #if defined(__x86_64__)

@@ -134,6 +134,12 @@ void test_rows(const RowKernels& one, const RowKernels& other, size_t rows, size
     other.edges(x.data(), picks.data(), 7, own, channels, scale.data(), others.data());
     check(signs == others, "edges of " + shape);
   }
+  std::vector<int32_t> counts(channels), limits(channels);
+  for (size_t c = 0; c < channels; ++c)
+    counts[c] = static_cast<int32_t>(rng() % 3), limits[c] = static_cast<int32_t>(rng() % 3);
+  one.above(counts.data(), limits.data(), channels, signs.data());
+  other.above(counts.data(), limits.data(), channels, others.data());
+  check(signs == others, "counts above limits of " + shape);
   for (Activation act : {Activation::kNone, Activation::kRelu, Activation::kHardtanh}) {
     std::vector<float> a(rows * channels), b;
     for (float& y : a) {
