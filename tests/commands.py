@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-COMMANDS = ("train", "eval", "pack", "verify", "run", "show", "bench", "summary")
+COMMANDS = ("train", "eval", "import", "pack", "verify", "run", "show", "bench", "summary")
 CLASSES = ("sphere", "plate", "cross")
 POINTS = 64
 TINY = [

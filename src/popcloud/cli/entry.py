@@ -1,4 +1,4 @@
-"""From words to a command: popcloud train | eval | pack | verify | run | bench | summary | show.
+"""From words to a command: popcloud train | eval | import | pack | verify | run | bench | summary | show.
 
 This file joins the groups of commands and turns a user's mistakes into one line and an exit code.
 The commands that need PyTorch import popcloud.learn when they run, so that the others work without it.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from popcloud import __version__
-from popcloud.cli import answering, measuring, packing, training
+from popcloud.cli import answering, importing, measuring, packing, training
 from popcloud.cli.common import Parser, exit_codes
 from popcloud.errors import FileError, PopcloudError
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"popcloud {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (training, packing, answering, measuring):
+    for group in (training, importing, packing, answering, measuring):
         group.add(commands)
     return top
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -266,17 +266,19 @@ def settle(model: nn.Module, clouds: Tensor) -> None:
 
 
 def load(
-    path: Path, backbone: str, binarizer: str, pool: str, *, clouds: Tensor | None = None, classes: int = len(CLASSES)
+    path: Path, backbone: str, binarizer: str, pool: str, *, clouds: Callable[[], Tensor] | None = None
 ) -> nn.Module:
     """Return a network in eval mode that answers what the release's answers with this checkpoint.
 
-    clouds   (B, n, 3), to find scales that the checkpoint does not have
+    clouds  gives (B, n, 3), to find scales that the checkpoint does not have
     Raises CheckpointError, and RecipeError for a network that can't be had.
     """
     table = places(backbone, binarizer)
     if pool not in POOLS or (binarizer == REAL and pool == "ema-max"):
         raise RecipeError(unknown("pool of the release", pool, POOLS[:2] if binarizer == REAL else POOLS))
-    model = backbones.build(backbone, classes=classes, binarizer=binarizer, pool=pool, points=POINTS, layout="official")
+    model = backbones.build(
+        backbone, classes=len(CLASSES), binarizer=binarizer, pool=pool, points=POINTS, layout="official"
+    )
     model.load_state_dict(converted(read(path), model, table, str(path)))
     missing = unsettled(model)
     if missing and clouds is None:
@@ -285,7 +287,7 @@ def load(
             "anew; pass --root, ModelNet40's folder, to find them once"
         )
     if missing and clouds is not None:
-        settle(model, clouds)
+        settle(model, clouds())
     return model.eval()
 
 
