@@ -10,6 +10,8 @@ import pytest
 
 from commands import CLASSES, complaint
 from popcloud import Session
+from popcloud.packed.file import write
+from popcloud.packed.program import Kind, Op, Program, Rows, Sampling, Step, Value
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,6 +44,23 @@ def test_run_goes_on_after_a_bad_file(call, made, tmp_path):
     bad, good = json.loads(done.out)
     assert "expected numbers" in bad["error"]
     assert good["class"] in CLASSES
+
+
+def test_run_answers_others_where_a_cloud_has_fewer_points_than_neighbours(call, tmp_path, rng):
+    point = {"kind": Kind.FLOAT, "rows": Rows.POINT, "channels": 3}
+    values = [Value("cloud", **point), Value("near", Kind.INDEX, Rows.POINT, 8), Value("rows", **point, each=8)]
+    values += [Value("each", **point), Value("answer", Kind.FLOAT, Rows.CLOUD, 3)]
+    steps = [Step(Op.NEAREST, (0, 0), 1, blobs={"dilation": np.array([1], np.int32)}), Step(Op.GATHER, (0, 1), 2)]
+    steps += [Step(Op.POOL_MAX, (2,), 3), Step(Op.POOL_MAX, (3,), 4)]
+    plan = {"plan": Sampling(), "features": ("x", "y", "z")}
+    write(Program(tuple(values), tuple(steps), 0, "none", ("a", "b", "c"), **plan), tmp_path / "model.popc")
+    for name, points in (("few", 5), ("many", 20)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(points, 3)))
+    done = call("run", tmp_path / "model.popc", tmp_path / "few.npy", tmp_path / "many.npy", "--json")
+    complaint(done, 3, r"few\.npy: layer 'near': .*needs at least 8 points, found 5; use a smaller k or a larger cloud")
+    few, many = json.loads(done.out)
+    assert "found 5" in few["error"]
+    assert (many["points"], many["class"] in "abc") == (20, True)
 
 
 def test_run_notes_when_points_are_repeated(call, made, tmp_path):

@@ -204,13 +204,30 @@ def answer(session: Session, files: Sequence[Path], category: str | None = None)
             continue
         if len(clouds[at]) < session.points:
             note(f"{path}: {len(clouds[at])} points, the model takes {session.points}: they are repeated")
-    found: dict[int, NDArray[np.float64]] = {}
-    if clouds:
-        found = dict(zip(clouds, session.probabilities(list(clouds.values()), category=category), strict=True))
+    found, refused = _probabilities(session, clouds, files, category)
+    errors |= refused
     return [
         Answer(path, error=errors[at]) if at in errors else Answer(path, len(clouds[at]), found[at])
         for at, path in enumerate(files)
     ]
+
+
+def _probabilities(
+    session: Session, clouds: dict[int, PointCloud], files: Sequence[Path], category: str | None
+) -> tuple[dict[int, NDArray[np.float64]], dict[int, PopcloudError]]:
+    """Return the probabilities of the clouds by their files' places, and why there are none of the others."""
+    found: dict[int, NDArray[np.float64]] = {}
+    errors: dict[int, PopcloudError] = {}
+    try:
+        if clouds:
+            found = dict(zip(clouds, session.probabilities(list(clouds.values()), category=category), strict=True))
+    except CloudError:  # the network itself can't use one of them, such as one with fewer points than neighbours
+        for at, cloud in clouds.items():
+            try:
+                found[at] = session.probabilities(cloud, category=category)
+            except CloudError as error:
+                errors[at] = CloudError(f"{files[at]}: {error}")
+    return found, errors
 
 
 def _best(probabilities: NDArray[np.float64], top: int) -> list[int]:
