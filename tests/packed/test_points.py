@@ -216,6 +216,12 @@ def test_shapes(op):
             refused(with_step(SMALL, op, blobs=blobs | {name: blobs[name].astype(np.int32)}), f"{name} of .*{op.name}")
 
 
+def test_a_sum_has_a_base_at_least():
+    blobs = SMALL.steps[index_of(SMALL, Op.BINARY_SUM)].blobs
+    none = {"weight": blobs["weight"][:, :0], "scale": blobs["scale"][:0]}
+    refused(with_step(SMALL, Op.BINARY_SUM, blobs=blobs | none), r"weight of .*BINARY_SUM.*expected")
+
+
 def test_versions_are_those_of_the_plan():
     assert encode(SMALL)[8] == 4
     assert encode(every_op(0))[8] == 1

@@ -174,7 +174,7 @@ def blob_types(where: str, step: Step, inputs: int, outputs: int) -> Types:
         return types
     types["bias"] = (single, [(outputs,), (1,)] if step.op is Op.BINARY_GROUPS else [(outputs,)])
     if step.op is Op.BINARY_SUM:
-        bases = len(np.atleast_1d(step.blobs["scale"]))
+        bases = max(len(np.atleast_1d(step.blobs["scale"])), 1)
         return types | {"weight": (signs, [(words(inputs), bases * outputs)]), "scale": (single, [(bases, outputs)])}
     terms = group_inputs(where, step, inputs, outputs)
     if step.op is Op.LINEAR_GROUPS:
