@@ -208,10 +208,11 @@ void print_answer(const std::string& file, const std::vector<std::string>& class
 // The rows that the engine reads: positions as the model takes them, and the columns behind them.
 std::vector<float> prepared(const Points& cloud, const popcloud::Engine& engine) {
   const size_t count = cloud.count(), own = engine.columns() - 3;
-  if (engine.points() && engine.points() != count && (own || engine.per_point()))
+  const size_t wanted = engine.per_point() ? 0 : engine.points();
+  if (wanted && wanted != count && own)
     fail("expected the " + std::to_string(engine.points()) + " points that the model takes, found " +
          std::to_string(count) + "; resample the cloud with its columns first");
-  std::vector<float> xyz = popcloud::prepare(cloud.xyz.data(), count, engine.points(), engine.normalize());
+  std::vector<float> xyz = popcloud::prepare(cloud.xyz.data(), count, wanted, engine.normalize());
   if (own == 0) return xyz;
   std::vector<float> rows;
   for (size_t i = 0; i < count; ++i) {
@@ -295,18 +296,28 @@ void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
   });
 }
 
-// Networks on points with a class for each.
+// The labels of every step-th row from `first`.
+void label_rows(const std::vector<float>& rows, size_t first, size_t step, popcloud::Engine& engine,
+                int64_t* labels) {
+  const size_t columns = engine.columns(), classes = engine.classes().size(), count = rows.size() / columns;
+  std::vector<float> own;
+  for (size_t i = first; i < count; i += step)
+    own.insert(own.end(), &rows[i * columns], &rows[i * columns] + columns);
+  const popcloud::Cloud cloud{own.data(), own.size() / columns};
+  std::vector<float> answers(cloud.points * classes);
+  engine.run(&cloud, 1, answers.data());
+  for (size_t i = 0; i < cloud.points; ++i) {
+    const float* answer = &answers[i * classes];
+    labels[first + i * step] = std::max_element(answer, answer + classes) - answer;
+  }
+}
+
+// Networks on points with a class for each: a larger cloud than they were trained on is dealt out.
 void run_per_point(const Arguments& arguments, popcloud::Engine& engine) {
-  const size_t columns = engine.columns(), classes = engine.classes().size();
-  label_points(arguments, engine, columns - 3, [&](const Points& points, int64_t* labels) {
+  label_points(arguments, engine, engine.columns() - 3, [&](const Points& points, int64_t* labels) {
     const std::vector<float> rows = prepared(points, engine);
-    const popcloud::Cloud cloud{rows.data(), points.count()};
-    std::vector<float> answers(cloud.points * classes);
-    engine.run(&cloud, 1, answers.data());
-    for (size_t i = 0; i < cloud.points; ++i) {
-      const float* answer = &answers[i * classes];
-      labels[i] = std::max_element(answer, answer + classes) - answer;
-    }
+    const size_t most = engine.points(), sets = most ? (points.count() + most - 1) / most : 1;
+    for (size_t set = 0; set < sets; ++set) label_rows(rows, set, sets, engine, labels);
   });
 }
 

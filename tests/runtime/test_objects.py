@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from popcloud import native
-from popcloud.cloud import PointCloud
+from popcloud.cloud import PointCloud, normalize
 from popcloud.errors import CloudError, RecipeError
 from popcloud.geometry import blocks
 from popcloud.packed.file import write
@@ -119,3 +119,20 @@ def test_whole_clouds_on_points_are_resampled(rng, tmp_path, kernels):
     assert np.array_equal(session.run(clouds), [reference.run(program, cloud) for cloud in clouds])
     assert session.labels(clouds[0]) == reference.run(program, clouds[0]).argmax()
     assert session.run([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_larger_object_is_dealt_out_into_sets_of_the_size_it_was_trained_on(tmp_path, mug, kernels):
+    features = ("x", "y", "z")
+    values = tuple(Value(n, Kind.FLOAT, r, 3) for n, r in (("cloud", Rows.POINT), ("top", Rows.CLOUD)))
+    last = (Value("beside", Kind.FLOAT, Rows.POINT, 6), Value("answer", Kind.FLOAT, Rows.POINT, 6))
+    same = {"weight": np.eye(6, dtype=np.float32), "bias": np.zeros(6, np.float32)}
+    steps = (Step(Op.POOL_MAX, (0,), 1), Step(Op.CONCAT, (0, 1), 2), Step(Op.LINEAR, (2,), 3, blobs=same))
+    classes = tuple("abcdef")
+    program = Program((*values, *last), steps, 15, "unit_sphere", classes, plan=Sampling(), features=features)
+    write(program, tmp_path / "model.popc")
+    answer = Session(tmp_path / "model.popc", kernels=kernels).run(mug.xyz)
+    whole = normalize(mug.xyz, "unit_sphere")
+    for first in range(3):  # 40 points in sets of 15 at most: three, of 14, 13 and 13
+        part = whole[first::3]
+        assert np.array_equal(answer[first::3], np.column_stack([part, np.tile(part.max(0), (len(part), 1))]))

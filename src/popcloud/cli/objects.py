@@ -156,7 +156,9 @@ def by_torch(trained: Trained) -> Objects:
     def answers(clouds: list[Array]) -> list[Array]:
         return [scores(trained.model, rows) for rows in clouds]
 
-    return Objects(trained.features, trained.classes, 0, NORMALIZE[trained.recipe.task], True, answers)
+    return Objects(
+        trained.features, trained.classes, trained.recipe.points, NORMALIZE[trained.recipe.task], True, answers
+    )
 
 
 def evaluate(args: argparse.Namespace, trained: Trained) -> None:
@@ -225,11 +227,7 @@ def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[t
     objects = by_torch(trained)
     for sample in samples(source, trained.recipe.model_dump(mode="json"), trained)[1]:
         if sample.rows is not None:
-            each = [sample.rows]
-        elif objects.normalize == "blocks":
-            cut = blocks.blocks_of(sample.cloud.xyz, sample.cloud.features, most=blocks.POINTS, name=sample.name)
-            each = [block.features for block in cut]
-        else:
-            each = [objects.ready(sample.cloud, sample.category, sample.name)]
-        for rows in each:
-            yield rows, observe(exported, rows)
+            yield sample.rows, observe(exported, sample.rows)
+            continue
+        for one in objects.sets(sample.cloud, sample.category, sample.name):
+            yield one.features, observe(exported, one.features)

@@ -164,8 +164,15 @@ def export(trained: Trained, about: dict[str, str] | None = None) -> Exported:
 
     model: Any = trained.model
     if trained.recipe.task in objects.NORMALIZE:
-        about_points: dict[str, Any] = {"normalize": objects.NORMALIZE[trained.recipe.task], "plan": Sampling()}
-        return written(model, classes=trained.classes, meta=about, features=trained.features, **about_points)
+        return written(
+            model,
+            points=trained.recipe.points,
+            normalize=objects.NORMALIZE[trained.recipe.task],
+            classes=trained.classes,
+            meta=about,
+            plan=Sampling(),
+            features=trained.features,
+        )
     if not _scenes(trained):
         return written(model, points=trained.recipe.points, normalize=NORMALIZE, classes=trained.classes, meta=about)
     plan = Grid(trained.recipe.edge, model.levels, model.size)

@@ -306,7 +306,8 @@ class Program:
     On points value 0 is (points, features), of which the first three are x, y, z, and the answer is one row, or one
     per point.
 
-    points     how many points a cloud is resampled to before the first step; 0 keeps all
+    points     how many points a cloud is resampled to before the first step; 0 keeps all. Where each point is answered
+               nothing is resampled: who runs it deals a larger cloud out into sets of at most so many
     normalize  "none" or "unit_sphere", see popcloud.cloud.normalize; on points also "blocks": the cloud is a room, cut
                and described as popcloud.geometry.blocks does, each block run by itself
     classes    the class names, one per channel of the answer

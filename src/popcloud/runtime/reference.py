@@ -43,8 +43,8 @@ class Layer:
 def run(program: Program, cloud: ArrayLike) -> Floats:
     """Return the answer (classes,) to one cloud (n, 3), which is resampled and normalised as the program says.
 
-    On points the cloud is (n, features), x, y, z first, and the answer may be (points, classes), a row per point of
-    the resampled cloud. Raises CloudError if the cloud is empty, not finite, of another width or too small.
+    On points the cloud is (n, features), x, y, z first, and the answer may be (n, classes), a row per point: then it is
+    not resampled. Raises CloudError if the cloud is empty, not finite, of another width or too small.
     """
     output = program.steps[-1].output
     answer: Floats = values(program, cloud)[output]
@@ -58,7 +58,8 @@ def values(program: Program, cloud: ArrayLike) -> list[Array]:
     Raises CloudError as `run`.
     """
     made_ready = prepare_rows if isinstance(program.plan, Sampling) else prepare
-    found: dict[int, Array] = {0: made_ready(cloud, program.points, program.normalize)}
+    per_point = program.values[program.steps[-1].output].rows is Rows.POINT
+    found: dict[int, Array] = {0: made_ready(cloud, 0 if per_point else program.points, program.normalize)}
     for index, each in enumerate(program.steps):
         found[each.output] = step(program, index, [found[i] for i in each.inputs], len(found[0]))
     return [found[i] for i in range(len(program.values))]
