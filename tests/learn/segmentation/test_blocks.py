@@ -69,3 +69,11 @@ def test_the_area_is_held_out(monkeypatch):
     recipe = BlockRecipe(dataset="s3dis_blocks", area=3, train_size=7)
     blocks.load_data(recipe)
     assert asked == [("train", "Area_3", 7), ("test", "Area_3", None)]
+
+
+def test_blocks_without_a_labelled_point_are_not_trained_on(monkeypatch):
+    known = [[IGNORE, IGNORE], [0, IGNORE], [IGNORE, IGNORE], [1, 1]]
+    monkeypatch.setitem(blocks.BLOCKS, "s3dis_blocks", lambda *_, **__: block_set(known, tuple("aabb")))
+    data = blocks.load_data(BlockRecipe(dataset="s3dis_blocks", validation=0))
+    assert data.training.labels.tolist() == [[0, IGNORE], [1, 1]]
+    assert len(data.test) == 4  # where they change no figure

@@ -50,6 +50,8 @@ def load_data(recipe: BlockRecipe) -> Data:
     """Return the blocks of a run. The test set is read now, so that its absence shows before the training."""
     blocks, test = load_split(recipe, "train"), load_split(recipe, "test")
     training, validation = split_rooms(blocks, recipe.validation, recipe.validation_seed)
+    # A block with no point of the classes asked for teaches nothing, and a batch of such has no loss.
+    training = training.subset(np.flatnonzero((training.labels != IGNORE).any(axis=1)))
     if len(training) < 2:
         raise RecipeError(f"training needs 2 blocks or more, {recipe.dataset} has {len(training)}; raise train_size")
     weights = None if recipe.class_weights == "none" else rarity(training)
