@@ -212,7 +212,7 @@ Out<float> interpolated(const Clouds<float>& features, const Clouds<int32_t>& ro
           "rows and weights must be (Q, 3) both");
   for (size_t i = 0; i < which.clouds * which.rows * 3; ++i)
     require(which.data[i] >= 0 && static_cast<size_t>(which.data[i]) < from.rows,
-            "rows must be those of features, 0 to " + std::to_string(from.rows) + ", found " +
+            "rows must be those of features, less than " + std::to_string(from.rows) + ", found " +
                 std::to_string(which.data[i]));
   Fresh<float> out(which.with(from.columns));
   {

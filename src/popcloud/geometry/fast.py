@@ -115,7 +115,8 @@ def three_nearest(queries: object, points: object, threads: int = 1) -> tuple[Ro
 
 def interpolate(features: Floats, rows: Rows, weights: Floats, threads: int = 1) -> Floats:
     """Return features (P, C) at the queries of rows and weights (Q, 3), as `neighbors.interpolate`; also of clouds."""
-    answer: Floats = native.engine().interpolate(features, rows, weights, threads)
+    values, by = (np.ascontiguousarray(array, np.float32) for array in (features, weights))
+    answer: Floats = native.engine().interpolate(values, np.ascontiguousarray(rows, np.int32), by, threads)
     return answer
 
 
