@@ -27,8 +27,6 @@ SITES = 100_000  # of the scene that a summary is of
 CLOUDS = 8  # the engine shares equal rows and stops early, so its time depends on the cloud: several are timed
 OBJECTS = 3  # or blocks, whose answers for each point take longer
 
-POINTS_HELP = "the model's, else 1024, of a block of a room 4096"
-
 BENCH = """\
 Times whole runs (cloud in, answer out) on made-up shapes: median and quartiles in milliseconds per cloud, for
 each instruction set of this machine, in turns, so that a machine that changes its speed favours none. Then the
@@ -77,7 +75,7 @@ def add(commands: Commands) -> None:
         "  popcloud bench shapes.popc\n  popcloud bench shapes.popc --threads 1 --repeat 200 --json",
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
-    p.add_argument("--points", type=count, metavar="N", help=f"points of a cloud (default: {POINTS_HELP})")
+    p.add_argument("--points", type=count, metavar="N", help="points of a cloud (default: the model's, else 1024)")
     p.add_argument("--cloud", type=Path, metavar="FILE", help="of scenes: the cloud to time (default: made-up rooms)")
     p.add_argument("--threads", type=count, metavar="N", help=THREADS_HELP)
     p.add_argument(
@@ -95,10 +93,7 @@ def add(commands: Commands) -> None:
     )
     p.add_argument("model", type=Path, metavar="MODEL", help="the packed model")
     p.add_argument(
-        "--points",
-        type=count,
-        metavar="N",
-        help=f"points of a cloud, for a model that keeps all (default: {POINTS_HELP})",
+        "--points", type=count, metavar="N", help="points of a cloud, for a model that keeps all (default: 1024)"
     )
     p.add_argument("--sites", type=count, metavar="N", help="of scenes: finest active sites (default: 100,000)")
     add_json(p)
@@ -126,11 +121,11 @@ def bench(args: argparse.Namespace) -> None:
         _refuse(args, "points", "the points of a scene are its file's")
         return measuring_scenes.bench(args, program, sessions)
     _refuse(args, "cloud", "whole clouds are timed on made-up shapes")
-    clouds = _clouds(args.points or measuring_objects.default_points(program), sessions[names[0]])
+    clouds = _clouds(args.points or program.points or measuring_objects.POINTS, sessions[names[0]])
     timings = interleave({name: _call(session) for name, session in sessions.items()}, clouds, args.repeat)
     ready = prepare(clouds[0], program.points, program.normalize) if program.plan is None else clouds[0]
     shares = step_shares(args.model, names[0], ready)
-    points = program.points or len(clouds[0])
+    points = len(ready)
     if args.json:
         kinds = {name: share for name, share, _ in by_kind(program, shares)}
         per_step = [
@@ -222,7 +217,7 @@ def summary(args: argparse.Namespace) -> None:
     program = read(args.model)
     scenes = isinstance(program.plan, Grid)
     _refuse(args, *("points", "choose --sites of a scene") if scenes else ("sites", "the model takes whole clouds"))
-    size = (args.sites or SITES) if scenes else args.points or measuring_objects.default_points(program)
+    size = (args.sites or SITES) if scenes else program.points or args.points or measuring_objects.POINTS
     rows = summarize(program, size, args.model.stat().st_size)
     more = _about(program, args.model, size)
     if args.json:

@@ -15,11 +15,6 @@ from popcloud.runtime.objects import CATEGORY, Objects
 POINTS = 1024  # of a cloud, for a model that keeps all
 
 
-def default_points(program: Program) -> int:
-    """Return how many points a cloud has where nobody says: the model's own number, or of blocks the most."""
-    return program.points or (blocks.POINTS if program.normalize == "blocks" else POINTS)
-
-
 def unit(program: Program) -> str:
     """Return what the network reads at once."""
     if program.normalize == "blocks":
@@ -43,10 +38,11 @@ def ready_clouds(found: Objects, points: int, clouds: int) -> list[Floats]:
 
 def _featured(found: Objects, points: int, clouds: int) -> list[PointCloud]:
     """Return objects with parts, or shapes, with as many features as the network reads."""
-    from popcloud.data import DATASETS, PARTS, shapes
+    from popcloud.data import DATASETS, PARTS, parts, shapes
 
     if found.per_point:
-        made = [cloud.xyz for cloud in PARTS["parts"](None, "test", points=points, clouds=2 * clouds).clouds[:clouds]]
+        each = max(clouds, len(parts.CATEGORIES))  # the data set has one of each at least
+        made = [cloud.xyz for cloud in PARTS["parts"](None, "test", points=points, clouds=each).clouds[:clouds]]
     else:
         made = list(DATASETS["shapes"](None, "test", points=points, classes=shapes.CLASSES[:clouds], clouds=clouds).xyz)
     chance = np.random.default_rng(0)
@@ -76,13 +72,7 @@ def about(program: Program) -> dict[str, Any]:
 def show_about(program: Program, found: Mapping[str, Any], points: int) -> None:
     """Print what `about` gives; `points` of a cloud, for the levels."""
     assert isinstance(program.plan, Sampling)
-    if program.normalize == "blocks":
-        print(
-            f"\ntakes      rooms, cut into columns of {blocks.SIZE:g} m and blocks of {blocks.POINTS:,} points at most"
-        )
-    else:
-        takes = f"{program.points:,} points" if program.points else "all points"
-        print(f"\ntakes      {takes}, normalised: {program.normalize}")
+    print(f"\ntakes      {_takes(program)}")
     print(f"reads      {', '.join(found['features'])}")
     if found["categories"]:
         print(f"told       the category of an object: {', '.join(found['categories'])}")
@@ -92,3 +82,14 @@ def show_about(program: Program, found: Mapping[str, Any], points: int) -> None:
         print(f"samples    {', '.join(levels)} of {points:,} points: shares {shares}, each of those before")
     print(f"counted    for one {unit(program)} of {points:,} points")
     print(f"answers    {'a class per point' if found['per_point'] else 'one class per cloud'}")
+
+
+def _takes(program: Program) -> str:
+    """Return what is made of a cloud before the first step."""
+    if program.normalize == "blocks":
+        most = f" and blocks of {program.points:,} points at most" if program.points else ""
+        return f"rooms, cut into columns of {blocks.SIZE:g} m{most}"
+    points = f"{program.points:,} points" if program.points else "all points"
+    if program.points and unit(program) == "object":
+        points = f"all points, {program.points:,} at a time at most"
+    return f"{points}, normalised: {program.normalize}"
