@@ -6,10 +6,14 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands import CLASSES, POINTS, QUICK, TINY, complaint
+from popcloud.cli import objects
+from popcloud.cloud import PointCloud
 from popcloud.learn import checkpoint, progress
+from popcloud.runtime.objects import Objects
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,3 +87,14 @@ def test_eval_takes_other_splits_and_fewer_clouds(call, made):
     done = call("eval", made.run, "--clouds", 2)
     assert "on 2 clouds of the test split" in done.out
     assert "mean-class accuracy" in done.out
+
+
+def test_eval_chooses_among_the_parts_of_a_category_that_the_network_is_not_told(rng):
+    parts, scores = ("chair/seat", "chair/leg", "mug/cup"), np.float32([0, 1, 5])
+    network = Objects(
+        ("x", "y", "z"), parts, 0, "unit_sphere", True, lambda c: [np.tile(scores, (len(x), 1)) for x in c]
+    )
+    cloud = PointCloud(rng.standard_normal((4, 3)).astype(np.float32))
+    for label, best in ((0, 1), (2, 2)):
+        sample = objects.Sample("one", cloud, np.full(4, label, np.int64))
+        assert objects.answer(network, sample).tolist() == [best] * 4

@@ -143,10 +143,14 @@ def category_of(sample: Sample, parts: Sequence[str]) -> str:
 
 
 def answer(objects: Objects, sample: Sample) -> Labels:
-    """Return the class of each point of a sample (N,)."""
+    """Return the class of each point of a sample (N,): of an object among its category's parts, as training measures.
+
+    That is so whether the network is told the category or not.
+    """
     if sample.rows is not None:
         return objects.chosen(objects.answer([sample.rows])[0])
-    return objects.labels(sample.cloud, sample.category, sample.name)
+    own = None if objects.normalize == "blocks" else category_of(sample, objects.classes)
+    return objects.chosen(objects.answers(sample.cloud, sample.category, sample.name), own)
 
 
 def by_torch(trained: Trained) -> Objects:
