@@ -295,3 +295,15 @@ def test_other_grid_or_features_can_t_be_compared():
     assert mismatch(program, replace(program, features=("a", "b", "c"))).startswith("features: the file has 3 (feature")
     less = [replace(s, blobs={k: b for k, b in s.blobs.items() if k != "shifts"}) for s in program.steps]
     assert "the checkpoint's" in changed_constant(program, replace(program, steps=tuple(less)))
+
+
+@pytest.mark.parametrize(
+    ("answers", "share", "words"),
+    [
+        (3, 1.0, "answers: 3 of 3 clouds get"),
+        (90, 1.0, "answers: 90 of 90 points of 3 clouds get"),
+        (90, 0.999, "answers: 90 of 90 points of 3 scenes get"),
+    ],
+)
+def test_a_table_says_what_it_counted(answers, share, words):
+    assert words in table(Report((Line("a", "LINEAR", "floats"),), 3, answers, answers, share))
