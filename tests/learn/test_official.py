@@ -210,7 +210,7 @@ def test_scales_of_0_are_found_from_clouds(small, tmp_path):
         vanilla(path)
     torch.manual_seed(1)
     x = clouds(4)
-    model = official.load(path, "pointnet_vanilla", "lsr", "ema-max", clouds=lambda: x.float())
+    model = official.load(path, "pointnet_vanilla", "lsr", "ema-max", clouds=lambda: x.float().numpy())
     with torch.no_grad():
         rows = model.conv1(x.float())
     weight = small["feat.conv2.lin.weight"]

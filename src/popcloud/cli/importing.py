@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popcloud.cli.common import Commands, Source, add_json, command, load_clouds, note, show_json
+from popcloud.cloud import Floats
 
 BATCH = 32  # clouds that scales are found from
 
@@ -54,11 +55,8 @@ def import_command(args: argparse.Namespace) -> None:
         note("the release scales clouds of this network by the mesh's box, popcloud to the unit sphere: see docs")
 
 
-def _clouds(root: Path) -> Any:
-    """Return the first clouds of the test split (BATCH, points, 3) as a tensor."""
-    import torch
-
+def _clouds(root: Path) -> Floats:
+    """Return the first clouds of the test split (BATCH, points, 3)."""
     from popcloud.learn.official import CLASSES, POINTS
 
-    source = Source("modelnet40", root, "test", BATCH)
-    return torch.from_numpy(load_clouds(source, None, points=POINTS, classes=CLASSES).xyz)
+    return load_clouds(Source("modelnet40", root, "test", BATCH), None, points=POINTS, classes=CLASSES).xyz

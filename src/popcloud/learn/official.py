@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from popcloud.cloud import Floats
 from popcloud.data import modelnet40
 from popcloud.errors import CheckpointError, RecipeError, unknown
 from popcloud.learn import backbones, checkpoint
@@ -266,7 +267,7 @@ def settle(model: nn.Module, clouds: Tensor) -> None:
 
 
 def load(
-    path: Path, backbone: str, binarizer: str, pool: str, *, clouds: Callable[[], Tensor] | None = None
+    path: Path, backbone: str, binarizer: str, pool: str, *, clouds: Callable[[], Floats] | None = None
 ) -> nn.Module:
     """Return a network in eval mode that answers what the release's answers with this checkpoint.
 
@@ -287,7 +288,7 @@ def load(
             "anew; pass --root, ModelNet40's folder, to find them once"
         )
     if missing and clouds is not None:
-        settle(model, clouds())
+        settle(model, torch.from_numpy(clouds()))
     return model.eval()
 
 

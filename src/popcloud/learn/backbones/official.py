@@ -139,7 +139,7 @@ class _Classifier(nn.Module):
 class OfficialDGCNN(_Classifier):
     """DGCNN; arguments as those of `DGCNN`.
 
-    A point is its own first neighbour, as in PyTorch Geometric since 1.6.1; before that it was none.
+    A point is its own first neighbour, as in present PyTorch Geometric; in older ones it was none.
     """
 
     def __init__(self, *, classes: int, binarizer: str, pool: str, points: int, k: int = 20):
