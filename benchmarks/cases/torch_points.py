@@ -55,10 +55,9 @@ Blobs = dict[str, Tensor]
 
 
 def _activated(y: Tensor, step: Step) -> Tensor:
-    if step.activation is Activation.NONE:
-        return y
-    assert step.activation is Activation.RELU, step.activation
-    return torch.relu_(y)
+    return {Activation.NONE: lambda x: x, Activation.RELU: torch.relu_, Activation.SIGMOID: torch.sigmoid_}[
+        step.activation
+    ](y)
 
 
 def _spread(net: TorchFloat, step: Step, x: Tensor, at: int) -> Tensor:
