@@ -10,6 +10,8 @@ import pytest
 
 from commands import CLASSES, POINTS, QUICK, TINY, complaint
 from popcloud import native
+from popcloud.cli import packing
+from popcloud.cli.common import Source
 from popcloud.data import DATASETS
 from popcloud.packed.file import read, write
 
@@ -99,3 +101,14 @@ def test_verify_needs_the_checkpoint_of_the_model(call, made, tmp_path):
     complaint(call("verify", tmp_path / "real", made.model), 10, "not what .* exports to: .*; pack it again")
     assert call("train", *TINY, *QUICK, "points=32", "--out", tmp_path / "fewer").code == 0
     complaint(call("verify", tmp_path / "fewer", made.model), 10, "points: the file has 64, the checkpoint 32")
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "clouds"),
+    [("classification", "test", 50), ("parts", "test", 50), ("blocks", "test", 2), ("scenes", None, 2)],
+)
+def test_verify_looks_at_a_few_clouds_unless_told(task, split, clouds):
+    nothing = Source(None, None, None, None)
+    assert packing.chosen(nothing, task) == Source(None, None, split, clouds)
+    told = Source("shapes", None, "train", 7)
+    assert packing.chosen(told, task) == told
