@@ -34,6 +34,7 @@ REFUSED = [("pointcnn", name) for name, each in BINARIZERS.items() if each.bases
 SMALL = {  # networks on neighbourhoods, with such that a cloud of so few points has
     "pointnet2": {"neighbours": (6, 4), "radii": (1.0, 2.0)},
     "dgcnn": {"k": 5},
+    "dgcnn_hamming": {"k": 5},
     "pointcnn": {"neighbours": (4, 5, 4, 4), "ratios": (0.75, 0.75)},
     "pointconv": {"neighbours": (5, 4), "bandwidths": (1.5, 3.0), "radii": (1.0, 2.0)},
 }

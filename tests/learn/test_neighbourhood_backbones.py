@@ -22,6 +22,7 @@ POINTS = 24
 SMALL = {
     "pointnet2": {"neighbours": (6, 4), "radii": (1.0, 2.0)},
     "dgcnn": {"k": 5},
+    "dgcnn_hamming": {"k": 5},
     "pointcnn": {"neighbours": (4, 5, 4, 4), "ratios": (0.75, 0.75)},
     "pointconv": {"neighbours": (5, 4), "bandwidths": (1.5, 3.0), "radii": (1.0, 2.0)},
 }
@@ -45,6 +46,7 @@ FUNCTIONS = plan(3, 8, 8, 16) + plan(1, 16, 8, 1)  # of the position and of the 
 WEIGHTS = {
     "pointnet2": sum(LEVELS) + HEAD,
     "dgcnn": plan(6, 64, 64, 64) + plan(128, 128) + plan(192, 1024) + HEAD,
+    "dgcnn_hamming": plan(6, 64, 64, 64) + plan(128, 128) + plan(192, 1024) + HEAD,
     "pointcnn": xconv(0, 48, 8, 32)
     + xconv(48, 96, 12, 64)
     + xconv(96, 192, 16, 128)

@@ -25,6 +25,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "pointnet": partial(PointNet, transforms=True),
     "pointnet2": PointNet2,
     "dgcnn": DGCNN,
+    "dgcnn_hamming": partial(DGCNN, neighbours="signs"),
     "pointcnn": PointCNN,
     "pointconv": PointConv,
 }

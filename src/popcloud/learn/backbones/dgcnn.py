@@ -56,7 +56,8 @@ class DGCNN(nn.Module):
     points      how many points a cloud has; sets delta of the last pool
     k           how many neighbours a point has, itself among them
     neighbours  of the second edge convolution: "features", nearest in Euclid's distance; "signs", those whose signs
-                differ least (Hamming), which a processor counts 64 at a time
+                differ least (Hamming), which a processor counts 64 at a time; the real-valued twin has no signs and
+                takes features
     dropout     in the head of the real-valued form; the binary form has none
     """
 
@@ -77,7 +78,8 @@ class DGCNN(nn.Module):
         act = activation_of(binarizer)
         shared: dict[str, Any] = {"binarizer": binarizer, "pool": pool}
         self.edges1 = PositionEdges(k=k, **shared)
-        self.near, self.relative, self.beside = SEARCHES[neighbours](k), GatherSubtract(), Concat()
+        search = SEARCHES["features" if binarizer == REAL else neighbours]
+        self.near, self.relative, self.beside = search(k), GatherSubtract(), Concat()
         self.edges2 = GroupPooled(128, 128, points=k, **shared)
         self.conv3 = PooledLayer(192, 1024, points=points, **shared)
         self.fc1 = Layer(1024, 512, binarizer=binarizer, activation=act, ordered=True)
