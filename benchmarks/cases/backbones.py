@@ -24,6 +24,7 @@ from popcloud.packed.file import write
 from popcloud.packed.program import Op, Program
 
 CLOUDS = 8
+STEPS = 4  # of training before: those of networks on neighbourhoods take seconds each
 SEARCHING = SEARCHES | {Op.NEAREST_SIGNS, Op.DENSITY}
 TIMES = 10  # goal: times PyTorch
 AGREEING = 0.8  # of clouds whose class must be PyTorch's: its searches round otherwise, and ties fall otherwise
@@ -48,7 +49,7 @@ def _ratio(row: dict[str, Any], peer: str) -> float:
 @torch.inference_mode()
 def _backbone(backbone: str, folder: Path) -> dict[str, Any]:
     with torch.inference_mode(False):
-        binary, real = trained(backbone, "lsr", "ema-max"), trained(backbone, "real", "max")
+        binary, real = trained(backbone, "lsr", "ema-max", STEPS), trained(backbone, "real", "max", STEPS)
     write(binary.exported.program, folder / "binary.popc")
     write(real.exported.program, folder / "real.popc")
     engine, floats = (native.engine().Engine(folder / f"{name}.popc", None, 1) for name in ("binary", "real"))

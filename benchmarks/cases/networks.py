@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from popcloud.data import DATASETS
 from popcloud.learn.backbones import build
 from popcloud.learn.export import Exported, export
-from popcloud.learn.layers import PooledLayer, initialise
+from popcloud.learn.layers import Norm, PooledLayer, initialise
 from popcloud.packed.program import Activation, Op, Program, Step
 
 POINTS, CLASSES, STEPS, BATCH = 1024, 40, 40, 16
@@ -45,15 +45,21 @@ def float_pointnet(backbone: str) -> Network:
     return trained(backbone, "real", "max")
 
 
-def trained(backbone: str, binarizer: str, pool: str) -> Network:
-    """Return a network with 40 classes after some steps on shapes, and its program."""
+def trained(backbone: str, binarizer: str, pool: str, steps: int = STEPS) -> Network:
+    """Return a network with 40 classes after some steps on shapes, and its program.
+
+    Running statistics are those of the last batch where there are fewer steps than they take to settle.
+    """
     torch.manual_seed(0)
-    data = DATASETS["shapes"](None, "train", points=POINTS, seed=0, clouds=STEPS * BATCH)
+    data = DATASETS["shapes"](None, "train", points=POINTS, seed=0, clouds=steps * BATCH)
     model = build(backbone, classes=CLASSES, binarizer=binarizer, pool=pool, points=POINTS)
     x, y = torch.from_numpy(data.xyz), torch.from_numpy(data.labels)
     initialise(model, x[:BATCH])
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for at in range(0, len(x), BATCH):
+        if steps < STEPS and at + BATCH == len(x):
+            for norm in (module for module in model.modules() if isinstance(module, Norm)):
+                norm.momentum = 1.0
         logits, penalty = model.loss_terms(x[at : at + BATCH])
         optimizer.zero_grad()
         (nn.functional.cross_entropy(logits, y[at : at + BATCH]) + 1e-3 * penalty).backward()
