@@ -9,8 +9,8 @@ import numpy as np
 
 from popcloud.cloud import Floats, PointCloud
 from popcloud.geometry import blocks
-from popcloud.packed.program import Program, Rows, Sampling
-from popcloud.runtime.objects import CATEGORY, Objects
+from popcloud.packed.program import CATEGORY, Program, Rows, Sampling
+from popcloud.runtime.objects import Objects
 
 POINTS = 1024  # of a cloud, for a model that keeps all
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+CATEGORY = "category:"  # before the category's name, in the name of the column that is 1 for its objects
+
 
 class Kind(IntEnum):
     """What the elements of a value are."""

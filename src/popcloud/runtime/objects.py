@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from popcloud.cloud import PointCloud, check_xyz, prepare_rows
 from popcloud.errors import CloudError, RecipeError, unknown
 from popcloud.geometry import blocks
+from popcloud.packed.program import CATEGORY
 
 Floats = NDArray[np.float32]
 Cloud = ArrayLike | PointCloud
-
-CATEGORY = "category:"  # before the category's name, in the name of the column that is 1 for its objects
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from popcloud.learn.distillation import load_teacher
 from popcloud.learn.part_metrics import Labels, allowed_parts, part_metrics, restricted
 from popcloud.learn.run import Data
 from popcloud.learn.segmentation.recipe import PartAugmentation, PartRecipe
+from popcloud.packed.program import CATEGORY
 
-CATEGORY = "category:"  # prefix of the names of the columns that say an object's category
 POSITION = ("x", "y", "z")
 
 
