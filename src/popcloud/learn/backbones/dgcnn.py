@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn.backbones.classifier import Classifier
 from popcloud.learn.binarizers import REAL
 from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
@@ -48,7 +49,7 @@ class PositionEdges(nn.Module):
         return self.conv3(self.conv2(self.act(rows)))
 
 
-class DGCNN(nn.Module):
+class DGCNN(Classifier):
     """Classify clouds (B, n, 3) -> (B, classes).
 
     binarizer   a name in BINARIZERS, or "real"
@@ -94,8 +95,3 @@ class DGCNN(nn.Module):
         y = self.edges2(self.beside(x, self.relative(x, near, x)))
         x = self.conv3(self.beside(x, y))
         return self.classifier(self.dropout(self.fc2(self.fc1(x))))
-
-    def loss_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the penalty of a feature transform, which is 0 here."""
-        logits = self(x)
-        return logits, logits.new_zeros(())

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn.backbones.classifier import Classifier
 from popcloud.learn.backbones.pointnet import PointNet, TNet
 from popcloud.learn.binarizers import BINARIZERS, REAL, IrNet
 from popcloud.learn.columns import Concat, Pool
@@ -127,16 +128,7 @@ def chain(widths: Sequence[int], *, binarizer: str, lifts: bool) -> nn.Sequentia
     return nn.Sequential(*layers)
 
 
-class _Classifier(nn.Module):
-    """What the networks on neighbourhoods share."""
-
-    def loss_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the penalty of a feature transform, which is 0 here."""
-        logits: Tensor = self(x)
-        return logits, logits.new_zeros(())
-
-
-class OfficialDGCNN(_Classifier):
+class OfficialDGCNN(Classifier):
     """DGCNN; arguments as those of `DGCNN`.
 
     A point is its own first neighbour, as in present PyTorch Geometric; in older ones it was none.
@@ -168,7 +160,7 @@ class OfficialDGCNN(_Classifier):
         return self.beside(x, self.relative(x, near, x))
 
 
-class OfficialPointNet2(_Classifier):
+class OfficialPointNet2(Classifier):
     """PointNet++; arguments as those of `PointNet2`.
 
     Sampling starts at row 0, and of more than k points in a ball the first k by row count; the real-valued release

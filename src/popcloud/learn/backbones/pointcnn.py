@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from popcloud.learn.backbones.classifier import Classifier
 from popcloud.learn.binarizers import REAL
 from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
@@ -69,7 +70,7 @@ class XConv(nn.Module):
         return self.conv(self.norm(self.product(lifted, matrix)))
 
 
-class PointCNN(nn.Module):
+class PointCNN(Classifier):
     """Classify clouds (B, n, 3) -> (B, classes).
 
     binarizer   a name in BINARIZERS, or "real"
@@ -125,8 +126,3 @@ class PointCNN(nn.Module):
         x = self.linear3(self.conv3(x, xyz))
         x = self.linear4(self.conv4(x, xyz))
         return self.classifier(self.dropout(self.fc2(self.fc1(x))))
-
-    def loss_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the penalty of a feature transform, which is 0 here."""
-        logits = self(x)
-        return logits, logits.new_zeros(())

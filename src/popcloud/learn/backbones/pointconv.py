@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from popcloud.learn.backbones.classifier import Classifier
 from popcloud.learn.binarizers import REAL
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
 from popcloud.learn.point_blocks import FirstLayer
@@ -98,7 +99,7 @@ class PointConvLevel(nn.Module):
         return self.linear(self.norm(self.product(x, weights))), centres
 
 
-class PointConv(nn.Module):
+class PointConv(Classifier):
     """Classify clouds (B, n, 3) -> (B, classes).
 
     binarizer   a name in BINARIZERS, or "real"
@@ -145,8 +146,3 @@ class PointConv(nn.Module):
         x, centres = self.level2(x, centres)
         x = self.conv3(self.conv2(self.conv1(x, centres, None, centres)))
         return self.classifier(self.dropout(self.fc2(self.fc1(x))))
-
-    def loss_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the penalty of a feature transform, which is 0 here."""
-        logits = self(x)
-        return logits, logits.new_zeros(())

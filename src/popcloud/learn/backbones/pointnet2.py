@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
+from popcloud.learn.backbones.classifier import Classifier
 from popcloud.learn.binarizers import REAL
 from popcloud.learn.columns import Concat
 from popcloud.learn.layers import Layer, PooledLayer, activation_of
@@ -91,7 +92,7 @@ class SetAbstraction(nn.Module):
         return self.conv3(self.conv2(self.conv1(x, xyz, near, centres))), centres
 
 
-class PointNet2(nn.Module):
+class PointNet2(Classifier):
     """Classify clouds (B, n, 3) -> (B, classes).
 
     binarizer     a name in BINARIZERS, or "real"
@@ -137,8 +138,3 @@ class PointNet2(nn.Module):
         x, centres = self.sa2(x, centres)
         x, _ = self.sa3(x, centres)
         return self.classifier(self.dropout(self.fc2(self.fc1(x))))
-
-    def loss_terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the penalty of a feature transform, which is 0 here."""
-        logits = self(x)
-        return logits, logits.new_zeros(())
