@@ -217,7 +217,9 @@ def test_the_binding_refuses_by_itself():
         engine.ball(np.stack([ten, ten]), np.stack([ten, np.repeat(ten[:2], 5, axis=0)]), 1.0, 3)
     with pytest.raises(EngineError, match="as many clouds"):
         engine.nearest(ten[None], ten, 2)
-    with pytest.raises(EngineError, match="rows must be those of features"):
-        engine.interpolate(ten, np.full((1, 3), 10, np.int32), np.ones((1, 3), np.float32))
+    for interpolate in (engine.interpolate, neighbors.interpolate):
+        for row in (-1, 10):
+            with pytest.raises(EngineError, match=f"rows must be those of features, less than 10, found {row}"):
+                interpolate(ten, np.full((1, 3), row, np.int32), np.ones((1, 3), np.float32))
     with pytest.raises(EngineError, match="threads must be 1 to 1024"):
         engine.nearest(ten, ten, 2, 1, 0)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popcloud.cloud import Floats, check_xyz
-from popcloud.errors import CloudError, RecipeError
+from popcloud.errors import CloudError, EngineError, RecipeError
 from popcloud.geometry.rounding import fma
 
 Rows = NDArray[np.int32]
@@ -110,7 +110,13 @@ def three_nearest(queries: object, points: object) -> tuple[Rows, Floats]:
 
 
 def interpolate(features: Floats, rows: Rows, weights: Floats) -> Floats:
-    """Return (w0 f[r0] + w1 f[r1]) + w2 f[r2], (Q, C), all rounded: of features (P, C), rows and weights (Q, 3)."""
+    """Return (w0 f[r0] + w1 f[r1]) + w2 f[r2], (Q, C), all rounded: of features (P, C), rows and weights (Q, 3).
+
+    Raises EngineError for rows that features don't have, as the engine does; a negative one is none from the end.
+    """
+    strange = rows[(rows < 0) | (rows >= len(features))]
+    if len(strange):
+        raise EngineError(f"rows must be those of features, less than {len(features)}, found {strange[0]}")
     parts = weights[:, :, None] * features[rows]
     total: Floats = (parts[:, 0] + parts[:, 1]) + parts[:, 2]
     return total
