@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from popcloud.errors import RecipeError
+from popcloud.learn import fields as settings
 from popcloud.learn import tasks
 from popcloud.learn.recipe import Augmentation, Recipe, differing, document, load, parse
+from popcloud.learn.segmentation.recipe import BlockRecipe, PartRecipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -148,3 +150,12 @@ def test_every_field_is_documented_with_default_and_bounds():
     assert "| augment.dropout | 0.0 | float, >= 0, < 1 |" in table
     assert "| optimizer | adam | adam, adamw, sgd |" in table
     assert "None" not in table.replace("or None", "")
+
+
+@pytest.mark.parametrize("kind", [Recipe, PartRecipe, BlockRecipe])
+def test_lab_needs_an_optimizer_with_second_moments(kind):
+    for optimizer in ("adam", "adamw"):
+        assert kind(binarizer="lab", optimizer=optimizer).optimizer == optimizer
+    assert kind(binarizer="bnn", optimizer="sgd").optimizer == "sgd"
+    with pytest.raises(RecipeError, match=r"^recipe: .*lab needs an optimizer .* adam or adamw, found sgd$"):
+        settings.parse(kind, {"binarizer": "lab", "optimizer": "sgd"}, "recipe")

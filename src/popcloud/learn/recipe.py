@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from popcloud.data import DATASETS
 from popcloud.data.augment import Augment
 from popcloud.learn import fields as settings
 from popcloud.learn.backbones import BACKBONES
-from popcloud.learn.binarizers import BINARIZERS
+from popcloud.learn.binarizers import BINARIZERS, REAL
 from popcloud.learn.fields import Checked, differing, several_classes
 from popcloud.learn.layers import POOLS
 
@@ -98,6 +98,15 @@ class Training(Checked):
         default=0, ge=0, description="batches between checkpoints inside an epoch; 0: at its end only"
     )
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Training:
+        binarizer = getattr(self, "binarizer", REAL)  # the field of Network, which a task's recipe is too
+        if self.optimizer == "sgd" and binarizer in BINARIZERS and BINARIZERS[binarizer].moments:
+            raise ValueError(
+                f"binarizer {binarizer} needs an optimizer that keeps second moments, adam or adamw, found sgd"
+            )
+        return self
 
 
 class Classification(Network):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from popcloud.errors import RecipeError, unknown
-from popcloud.learn.binarizers import BINARIZERS, REAL
+from popcloud.learn.binarizers import REAL, not_sparse
 from popcloud.learn.layers import Norm, Weighted, make_activation
 from popcloud.learn.maps import TensorMap, TensorPyramid
 from popcloud.learn.sparse import child_mean, sparse_conv, unpool
@@ -49,10 +49,8 @@ class SparseConv(Weighted):
         if kind not in OFFSETS:
             raise RecipeError(unknown("kind of convolution", kind, OFFSETS))
         super().__init__(inputs, outputs, binarizer=binarizer, norm=norm, kernel=OFFSETS[kind], bias=False)
-        if self.binarizer is not None and self.binarizer.not_sparse:
-            fit = ", ".join(name for name, each in BINARIZERS.items() if not each.not_sparse)
-            why = self.binarizer.not_sparse
-            raise RecipeError(f"binarizer {binarizer!r} can't be used over active sites: {why}; choose one of {fit}")
+        if why := not_sparse(binarizer):
+            raise RecipeError(f"binarizer {why}")
         self.kind, self.level, self.offsets = kind, level, OFFSETS[kind]
         self.activation = make_activation(activation, outputs)
 

@@ -36,6 +36,7 @@ __all__ = [
     "SteSign",
     "Xnor",
     "XnorPlusPlus",
+    "not_sparse",
     "signs",
 ]
 
@@ -56,3 +57,12 @@ BINARIZERS: dict[str, type[Binarizer]] = {
 }
 
 REAL = "real"  # the name that stands for no binarizer: the network's real-valued twin
+
+
+def not_sparse(name: str) -> str:
+    """Return in one line why a binarizer can't be used in convolutions over active sites; "" if it can, as `REAL`."""
+    why = BINARIZERS[name].not_sparse if name in BINARIZERS else ""
+    if not why:
+        return ""
+    fit = ", ".join(other for other, binarizer in BINARIZERS.items() if not binarizer.not_sparse)
+    return f"{name!r} can't be used over active sites: {why}; choose one of {fit}"

@@ -41,6 +41,7 @@ class Binarizer(nn.Module):
     bases        how many signs stand for an input, and how many for a weight
     scales_rows  whether the output is also multiplied by a number per row that depends on the inputs
     gates        whether the output is also multiplied by a number per cloud and output that depends on the inputs
+    moments      whether its latent weights need an optimiser that keeps second moments
     not_sparse   why it can't be used in convolutions over active sites; "" if it can
     """
 
@@ -49,6 +50,7 @@ class Binarizer(nn.Module):
     bases = 1
     scales_rows = False
     gates = False
+    moments = False
     not_sparse = ""
 
     def __init__(self, inputs: int, outputs: int):

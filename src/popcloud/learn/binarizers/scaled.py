@@ -70,6 +70,7 @@ class Lab(Binarizer):
     curvature. The gradient at alpha sign(w) moves w, as the proximal Newton step asks, and w stays in [-1, 1].
     """
 
+    moments = True
     alpha: Tensor
 
     def __init__(self, inputs: int, outputs: int):

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from popcloud.data import SCENES
 from popcloud.data.augment_scenes import AugmentScenes
 from popcloud.learn.backbones import SCENE_BACKBONES
-from popcloud.learn.binarizers import BINARIZERS
+from popcloud.learn.binarizers import BINARIZERS, REAL, not_sparse
 from popcloud.learn.designs import ORDERS, VARIANTS
 from popcloud.learn.fields import Checked, several_classes
 from popcloud.learn.shifted import CANDIDATES, CONFIDENCES, HAND_RULES
@@ -163,6 +163,13 @@ class SceneRecipe(Checked):
     tensorboard: bool = Field(default=False, description="write TensorBoard events beside the log")
 
     _several = field_validator("classes")(several_classes)
+
+    @field_validator("binarizer")
+    @classmethod
+    def _sparse(cls, binarizer: str | None) -> str | None:
+        if why := not_sparse(binarizer or REAL):
+            raise ValueError(why)
+        return binarizer
 
     @field_validator("inputs")
     @classmethod
