@@ -120,6 +120,14 @@ def test_floats_may_be_off_by_rounding_and_no_more(rng):
         assert line.differing == (0 if ok else line.compared)
 
 
+def test_points_of_one_cloud_count_as_one(rng):
+    program = small()
+    verification = Verification(program, stepper(program), answerer(program))
+    for more in (False, True, True, False):
+        verification.add(*evidence(program, rng), more=more)
+    assert (verification.report().clouds, verification.report().answers) == (2, 4)
+
+
 def test_another_answer_is_counted(rng):
     program = small()
     verification = Verification(program, stepper(program), lambda cloud, at: -answerer(program)(cloud, at))

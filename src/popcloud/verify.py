@@ -102,13 +102,16 @@ class Verification:
         steps = self.program.steps
         self.lines = {o: Line(self.program.values[o].name, s.op.name, "") for s in steps for o in s.outputs}
 
-    def add(self, cloud: Array, taps: Mapping[int, Array], at: Any = None, points: Array | None = None) -> None:
-        """Compare one cloud.
+    def add(
+        self, cloud: Array, taps: Mapping[int, Array], at: Any = None, points: Array | None = None, more: bool = False
+    ) -> None:
+        """Compare one cloud, or some points of one that is dealt out into sets.
 
         cloud   value 0: (n, 3) float32, resampled and normalised as the program says, or rows of sites
         taps    PyTorch's values by index into Program.values; the answer must be among them
         at      of a network on a grid the kernel maps, as `step` and `answer` take them
         points  of such a one (N,): the row of each point's site
+        more    these are further points of the cloud before, which counts once
         """
         known: dict[int, Array] = {0: cloud}
         place = len(cloud) if at is None else at
@@ -122,7 +125,7 @@ class Verification:
         wanted = np.atleast_2d(taps[self.program.steps[-1].output])
         same = np.atleast_2d(self.answer(cloud, place)).argmax(axis=1) == wanted.argmax(axis=1)
         same = same if points is None else same[points]
-        self.clouds += 1
+        self.clouds += not more
         self.answers += len(same)
         self.agreeing += int(same.sum())
 

@@ -15,7 +15,8 @@ from popcloud.cli.common import Source, recipe_of, show_json, source_of, text_ta
 from popcloud.cloud import BlockSet, PartSet, PointCloud, SceneSet
 from popcloud.errors import DatasetError, RecipeError
 from popcloud.geometry import blocks
-from popcloud.runtime.objects import CATEGORY, Objects
+from popcloud.packed.program import CATEGORY
+from popcloud.runtime.objects import Objects
 from popcloud.runtime.session import REFERENCE
 
 if TYPE_CHECKING:
@@ -224,8 +225,11 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[tuple[Array, Mapping[int, Array]]]:
-    """Yield rows as the network reads them, of objects or of the blocks of rooms, with PyTorch's values."""
+def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[tuple[Any, ...]]:
+    """Yield rows as the network reads them, of objects or of the blocks of rooms, with PyTorch's values.
+
+    As Verification.add takes them: all sets but the first of an object or room are more points of the same.
+    """
     from popcloud.learn.export import observe
 
     objects = by_torch(trained)
@@ -233,5 +237,5 @@ def evidence(trained: Trained, exported: Exported, source: Source) -> Iterator[t
         if sample.rows is not None:
             yield sample.rows, observe(exported, sample.rows)
             continue
-        for one in objects.sets(sample.cloud, sample.category, sample.name):
-            yield one.features, observe(exported, one.features)
+        for i, one in enumerate(objects.sets(sample.cloud, sample.category, sample.name)):
+            yield one.features, observe(exported, one.features), None, None, i > 0
