@@ -1,19 +1,16 @@
 // popcloud-run: run a packed model on clouds, without Python.
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
-#include <iterator>
 #include <new>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "cloud_files.h"
 #include "engine.h"
 #include "memory.h"
 #include "scene/features.h"
@@ -22,6 +19,7 @@ namespace {
 
 using popcloud::Error;
 using popcloud::Fault;
+using Points = popcloud::FilePoints;
 
 constexpr const char* kHelp =
     R"(usage: popcloud-run MODEL [--threads N] [--kernels NAME] [--out FOLDER] CLOUD...
@@ -35,8 +33,9 @@ A CLOUD is a text file (.xyz, .txt; x y z first in each line, separated by space
 or commas, # starts a comment) or a .npy file of float32, shape (N, 3), C order.
 Features that a model reads of each point beside these, such as colours, follow as
 further columns, in its order and scaled as it has learned them; "category:NAME"
-is 1 in a cloud of that category, else 0. A scene may have 4,194,304 occupied voxels;
-Python's `popcloud run` cuts larger ones into tiles, and rooms into blocks.
+is 1 in a cloud of that category, else 0, and its points get parts "NAME/..." alone.
+A scene may have 4,194,304 occupied voxels; Python's `popcloud run` cuts larger ones
+into tiles, and rooms into blocks.
 
   --out FOLDER    write the class of each point, its number as int64, to
                   FOLDER/NAME.labels.npy; the folder must be there
@@ -105,96 +104,12 @@ Arguments parse(int count, char** words) {
 
 [[noreturn]] void fail(const std::string& what) { throw Error(Fault::kCloud, what); }
 
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) fail("can't be read: " + std::string(std::strerror(errno)));
-  return text;
-}
-
-// Points, and the columns behind x, y and z.
-struct Points {
-  std::vector<float> xyz, columns;
-  size_t count() const { return xyz.size() / 3; }
-  void add(size_t column, float number) { (column < 3 ? xyz : columns).push_back(number); }
-};
-
-// The first numbers, three and `own` more, of each line that has any.
-Points parse_text(const std::string& text, size_t own) {
-  Points points;
-  std::istringstream lines(text);
-  std::string line;
-  for (size_t number = 1; std::getline(lines, line); ++number) {
-    line = line.substr(0, line.find('#'));
-    std::replace(line.begin(), line.end(), ',', ' ');
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const char* at = line.c_str();
-    for (size_t i = 0; i < 3 + own; ++i) {
-      char* end = nullptr;
-      points.add(i, static_cast<float>(std::strtod(at, &end)));  // as Python: float64 first, then float32
-      if (end == at)
-        fail("line " + std::to_string(number) + ": expected " + (own ? std::to_string(3 + own) : "three") +
-             " numbers, found '" + line + "'");
-      at = end;
-    }
-  }
-  return points;
-}
-
-// A .npy file, versions 1 to 3 (numpy.lib.format): magic, version, length of the header, header, numbers.
-Points parse_npy(const std::string& data, size_t own) {
-  if (data.size() < 12 || data.compare(0, 6, "\x93NUMPY") != 0)
-    fail("not a .npy file; save it with numpy.save");
-  auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<unsigned char>(data[i])); };
-  bool wide = byte(6) >= 2;
-  size_t start = wide ? 12 : 10;
-  size_t length = byte(8) | byte(9) << 8 | (wide ? byte(10) << 16 | byte(11) << 24 : 0);
-  if (length > data.size() - start) fail("truncated; save it again");
-  std::string header = data.substr(start, length), width = std::to_string(3 + own);
-  size_t shape = header.find("'shape': (");
-  if (header.find("'<f4'") == std::string::npos ||
-      header.find("'fortran_order': False") == std::string::npos || shape == std::string::npos)
-    fail("expected float32 in C order, found " + header.substr(0, 80) + "; save it as float32");
-  char* end = nullptr;
-  unsigned long long rows = std::strtoull(header.c_str() + shape + 10, &end, 10);
-  std::string columns = ", " + width + ")";
-  if (std::strncmp(end, columns.c_str(), columns.size()) != 0)
-    fail("expected shape (N, " + width + "), found " + header.substr(shape + 9, 40));
-  size_t bytes = data.size() - start - length, row_bytes = 4 * (3 + own);
-  if (bytes / row_bytes != rows || bytes % row_bytes) fail("truncated; save it again");
-  Points points;
-  const char* at = data.data() + start + length;
-  for (size_t i = 0; i < rows * (3 + own); ++i, at += sizeof(float)) {
-    float number;
-    std::memcpy(&number, at, sizeof number);
-    points.add(i % (3 + own), number);
-  }
-  return points;
-}
-
 // The names of the features that a cloud must bring.
 std::vector<std::string> own_features(const popcloud::Engine& engine) {
   std::vector<std::string> names;
   for (const std::string& name : engine.features())
     if (!popcloud::is_computed(name)) names.push_back(name);
   return names;
-}
-
-// Runs `use` on what a file says, and adds the file's name to what is wrong with it.
-template <class Use>
-void with_points(const std::string& path, size_t own, Use use) {
-  try {
-    std::string data = read_file(path);
-    if (!ends_with(path, ".npy") && !ends_with(path, ".xyz") && !ends_with(path, ".txt"))
-      fail("unknown kind of file; valid: .npy, .xyz, .txt");
-    use(ends_with(path, ".npy") ? parse_npy(data, own) : parse_text(data, own));
-  } catch (const Error& error) {
-    throw Error(error.fault(), path + ": " + error.what());
-  }
 }
 
 void print_answer(const std::string& file, const std::vector<std::string>& classes, const float* answer) {
@@ -227,16 +142,23 @@ std::vector<float> prepared(const Points& cloud, const popcloud::Engine& engine)
 }
 
 void run_on_clouds(const Arguments& arguments, popcloud::Engine& engine) {
-  const size_t columns = engine.columns();
+  const size_t columns = engine.columns(), classes = engine.classes().size();
   std::vector<std::vector<float>> points;
-  std::vector<popcloud::Cloud> clouds;
   for (const std::string& path : arguments.clouds)
-    with_points(path, columns - 3, [&](const Points& cloud) { points.push_back(prepared(cloud, engine)); });
+    popcloud::naming(path,
+                     [&] { points.push_back(prepared(popcloud::read_points(path, columns - 3), engine)); });
+  std::vector<popcloud::Cloud> clouds;
   for (const std::vector<float>& rows : points) clouds.push_back({rows.data(), rows.size() / columns});
-  std::vector<float> answers(clouds.size() * engine.classes().size());
-  engine.run(clouds.data(), clouds.size(), answers.data());
+  std::vector<float> answers(clouds.size() * classes);
+  try {
+    engine.run(clouds.data(), clouds.size(), answers.data());
+  } catch (const Error&) {  // which of them it was, one by one says
+    for (size_t i = 0; i < clouds.size(); ++i)
+      popcloud::naming(arguments.clouds[i], [&] { engine.run(&clouds[i], 1, &answers[i * classes]); });
+    throw;
+  }
   for (size_t i = 0; i < clouds.size(); ++i)
-    print_answer(arguments.clouds[i], engine.classes(), &answers[i * engine.classes().size()]);
+    print_answer(arguments.clouds[i], engine.classes(), &answers[i * classes]);
 }
 
 // The classes that occur, the most frequent first.
@@ -281,7 +203,8 @@ void label_points(const Arguments& arguments, const popcloud::Engine& engine, si
     if (!arguments.out.empty() && !written.insert(labels_path(arguments.out, path)).second)
       throw UsageError{"--out: two files would be written to " + labels_path(arguments.out, path)};
   for (const std::string& path : arguments.clouds)
-    with_points(path, own, [&](const Points& points) {
+    popcloud::naming(path, [&] {
+      const Points points = popcloud::read_points(path, own);
       std::vector<int64_t> labels(points.count());
       label(points, labels.data());
       print_counts(path, engine.classes(), labels);
@@ -296,9 +219,32 @@ void run_on_scenes(const Arguments& arguments, popcloud::Engine& engine) {
   });
 }
 
-// The labels of every step-th row from `first`.
-void label_rows(const std::vector<float>& rows, size_t first, size_t step, popcloud::Engine& engine,
-                int64_t* labels) {
+// The classes to choose among: of an object whose category the model is told, its parts "NAME/part"; else
+// all.
+std::vector<size_t> classes_of(const std::vector<float>& rows, const popcloud::Engine& engine) {
+  const std::string prefix = "category:";
+  size_t categories = 0;
+  std::vector<std::string> told;
+  for (size_t i = 0; i < engine.features().size(); ++i) {
+    const std::string& name = engine.features()[i];
+    if (name.compare(0, prefix.size(), prefix) != 0) continue;
+    ++categories;
+    if (rows[i] == 1) told.push_back(name.substr(prefix.size()));
+  }
+  if (categories && told.size() != 1)
+    fail("expected 1 in the column of one category, found it in " + std::to_string(told.size()) + " of " +
+         std::to_string(categories) + " in the first row; say what the object is");
+  std::vector<size_t> parts, all(engine.classes().size());
+  for (size_t c = 0; c < all.size(); ++c) {
+    all[c] = c;
+    if (categories && engine.classes()[c].rfind(told[0] + "/", 0) == 0) parts.push_back(c);
+  }
+  return parts.empty() ? all : parts;
+}
+
+// The labels, of those to choose among, of every step-th row from `first`.
+void label_rows(const std::vector<float>& rows, const std::vector<size_t>& among, size_t first, size_t step,
+                popcloud::Engine& engine, int64_t* labels) {
   const size_t columns = engine.columns(), classes = engine.classes().size(), count = rows.size() / columns;
   std::vector<float> own;
   for (size_t i = first; i < count; i += step)
@@ -308,7 +254,8 @@ void label_rows(const std::vector<float>& rows, size_t first, size_t step, popcl
   engine.run(&cloud, 1, answers.data());
   for (size_t i = 0; i < cloud.points; ++i) {
     const float* answer = &answers[i * classes];
-    labels[first + i * step] = std::max_element(answer, answer + classes) - answer;
+    const auto less = [&](size_t a, size_t b) { return answer[a] < answer[b]; };
+    labels[first + i * step] = static_cast<int64_t>(*std::max_element(among.begin(), among.end(), less));
   }
 }
 
@@ -316,8 +263,9 @@ void label_rows(const std::vector<float>& rows, size_t first, size_t step, popcl
 void run_per_point(const Arguments& arguments, popcloud::Engine& engine) {
   label_points(arguments, engine, engine.columns() - 3, [&](const Points& points, int64_t* labels) {
     const std::vector<float> rows = prepared(points, engine);
+    const std::vector<size_t> among = classes_of(rows, engine);
     const size_t most = engine.points(), sets = most ? (points.count() + most - 1) / most : 1;
-    for (size_t set = 0; set < sets; ++set) label_rows(rows, set, sets, engine, labels);
+    for (size_t set = 0; set < sets; ++set) label_rows(rows, among, set, sets, engine, labels);
   });
 }
 

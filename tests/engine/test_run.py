@@ -149,7 +149,7 @@ def test_the_program_answers_networks_on_points(tmp_path, rng):
     labels = engine.Engine(path).run([cloud])[0].argmax(1)
     np.testing.assert_array_equal(np.load(tmp_path / "a.labels.npy"), labels)
     assert len(out.splitlines()) == len(set(labels.tolist()))
-    write(replace(program, points=50), path)
+    write(replace(every_point_op(0), points=50), path)
     assert call(path, tmp_path / "a.npy")[::2] == (
         3,
         f"popcloud-run: {tmp_path / 'a.npy'}: expected the 50 points that the model takes, found 60; "
@@ -159,6 +159,58 @@ def test_the_program_answers_networks_on_points(tmp_path, rng):
     code, _, err = call(path, tmp_path / "a.npy")
     assert (code, err.count("\n")) == (5, 1)
     assert "blocks" in err
+
+
+@pytest.fixture
+def part_model(tmp_path):
+    program = every_point_op(0, by_point=True)
+    program = replace(
+        program,
+        points=100,
+        features=("x", "y", "z", "category:cap", "category:mug"),
+        classes=("cap/panel", "mug/body", "mug/handle"),
+    )
+    write(program, tmp_path / "parts.popc")
+    return tmp_path / "parts.popc"
+
+
+@built
+@pytest.mark.parametrize(("category", "parts"), [("cap", {0}), ("mug", {1, 2})])
+def test_the_program_chooses_among_the_parts_of_the_category(part_model, tmp_path, rng, category, parts):
+    xyz = rng.uniform(-1, 1, (170, 3)).astype(np.float32)  # dealt out into two sets
+    told = np.tile([category == "cap", category == "mug"], (len(xyz), 1))
+    np.save(tmp_path / "a.npy", np.column_stack([xyz, told]).astype(np.float32))
+    code, _, err = call(part_model, "--out", tmp_path, tmp_path / "a.npy")
+    assert (code, err) == (0, "")
+    session = Session(part_model)
+    wanted = session.labels(xyz, category=category)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.labels.npy"), wanted)
+    assert set(wanted.tolist()) == parts
+    assert 1 in session.run(xyz, category=category).argmax(1)  # of all parts
+
+
+@built
+@pytest.mark.parametrize(("told", "found"), [([0, 0], 0), ([1, 1], 2), ([0.5, 0], 0)])
+def test_the_program_refuses_objects_of_no_single_category(part_model, tmp_path, rng, told, found):
+    np.save(tmp_path / "a.npy", np.column_stack([rng.normal(size=(80, 3)), [told] * 80]).astype(np.float32))
+    assert call(part_model, tmp_path / "a.npy") == (
+        3,
+        "",
+        f"popcloud-run: {tmp_path / 'a.npy'}: expected 1 in the column of one category, found it in {found} of 2 "
+        "in the first row; say what the object is\n",
+    )
+
+
+@built
+def test_the_program_says_which_cloud_a_network_refuses(tmp_path, rng):
+    program, path = every_point_op(0), tmp_path / "points.popc"
+    write(program, path)
+    for name, points in (("good", 60), ("few", 2)):
+        np.save(tmp_path / f"{name}.npy", cloud_of(rng, points, program))
+    code, out, err = call(path, tmp_path / "good.npy", tmp_path / "few.npy")
+    assert (code, out) == (3, "")
+    assert err.startswith(f"popcloud-run: {tmp_path / 'few.npy'}: layer 'nearest_6': k nearest: k = 4")
+    assert err.count("\n") == 1
 
 
 @built
