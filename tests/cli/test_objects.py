@@ -240,3 +240,18 @@ def test_a_data_set_of_other_parts_is_refused(call, folder, tmp_path):
     complaint(call("eval", folder / "parts.popc", "--dataset", "prats"), 4, "unknown data set of parts 'prats'")
     done = call("eval", folder / "parts.popc", "--dataset", "shapenet_part", "--root", tmp_path / "empty")
     complaint(done, 4, "'chair'.*valid: Airplane")
+
+
+def test_eval_counts_six_folds_as_one(call, tmp_path, rng):
+    counts = rng.integers(1, 50, (6, 2, 2))
+    runs = [tmp_path / f"area_{area}" for area in range(1, 7)]
+    for area, (run, confusion) in enumerate(zip(runs, counts, strict=True), start=1):
+        run.mkdir()
+        result = {"test_confusion": confusion.tolist(), "test_iou": {"floor": 0.5, "wall": 0.5}}
+        (run / "result.json").write_text(json.dumps({"recipe": {"task": "blocks", "area": area}, "result": result}))
+    found = json.loads(call("eval", runs[0], "--folds", *runs[1:], "--json").out)
+    assert found["confusion"] == counts.sum(0).tolist()
+    assert f"accuracy       {found['accuracy']:.1%}" in call("eval", runs[0], "--folds", *runs[1:]).out
+    done = call("eval", runs[0], "--folds", *runs[2:])
+    assert (done.code, done.err.count("\n")) == (6, 1)
+    assert "found [1, 3, 4, 5, 6]" in done.err

@@ -186,7 +186,7 @@ def _measure(args: argparse.Namespace, objects: Objects, found: tuple[str, list[
     split, given = found
     answers = [answer(objects, sample) for sample in given]
     figures = _room_figures if objects.normalize == "blocks" else _part_figures
-    _show_figures(args, by, split, figures(given, answers, objects.classes))
+    show_figures(args, by, split, figures(given, answers, objects.classes))
 
 
 def _room_figures(found: Sequence[Sample], answers: Sequence[Labels], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -207,7 +207,15 @@ def _part_figures(found: Sequence[Sample], answers: Sequence[Labels], parts: tup
     return part_metrics(PartSet(clouds, category, names, categories, parts, ()), answers).figures()
 
 
-def _show_figures(args: argparse.Namespace, by: str, split: str, found: Fields) -> None:
+def evaluate_folds(args: argparse.Namespace) -> None:
+    """Print the figures of six runs together, one for each area of S3DIS, as they were measured after training."""
+    from popcloud.learn.segmentation.folds import six_folds
+
+    show_figures(args, "PyTorch, with the runs of the other areas", "test", six_folds([args.thing, *args.folds]))
+
+
+def show_figures(args: argparse.Namespace, by: str, split: str, found: Fields) -> None:
+    """Print figures of networks with a class per point, as a table or, with --json, as they are."""
     if args.json:
         show_json({"path": args.thing, "by": by, "split": split, **found})
         return

@@ -85,6 +85,13 @@ def add(commands: Commands) -> None:
     p.add_argument(
         "--views", type=count, metavar="N", help="of a checkpoint for scenes: turned and mirrored views to average"
     )
+    p.add_argument(
+        "--folds",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="of a finished run on blocks of S3DIS: the runs of the other five areas, to measure all six as one",
+    )
     p.set_defaults(split=None)
     p.add_argument("--threads", type=count, metavar="N", help=f"of a model: {THREADS_HELP}")
     p.add_argument("--kernels", metavar="NAME", help=f"of a model: {KERNELS_HELP}")
@@ -152,6 +159,9 @@ def evaluate(args: argparse.Namespace) -> None:
     from popcloud.packed.file import read
     from popcloud.packed.program import Grid, Rows
 
+    if args.folds:
+        objects.evaluate_folds(args)
+        return
     if is_model(args.thing):
         program = read(args.thing)
         if isinstance(program.plan, Grid):
