@@ -5,6 +5,9 @@
 
 namespace popcloud {
 
+// Keys lie in panels of so many; more than so many are not put in order by counting.
+constexpr size_t kPanel = 32, kMostRanked = 96;
+
 struct PointKernels {
   bool (*supported)();
 
@@ -13,9 +16,10 @@ struct PointKernels {
   // The smallest rows with d <= reach into rows[0], ... rows[k rounded up to 8, minus 1], which hold kNoRow;
   // rows[-1] must be 0.
   void (*ball)(const Tree& tree, const float* query, float reach, size_t k, uint32_t* rows);
-  // The smallest of keys, numbered 0, 1, ..., into `best`, which holds nobody.
-  void (*smallest)(const float* keys, size_t count, Smallest& best);
-  void (*fewest)(const int32_t* keys, size_t count, Smallest& best);
+  // The smallest of keys, numbered 0, 1, ..., into `best`, which holds nobody: key i is keys[i / kPanel *
+  // stride + i % kPanel].
+  void (*smallest)(const float* keys, size_t count, size_t stride, Smallest& best);
+  void (*fewest)(const int32_t* keys, size_t count, size_t stride, Smallest& best);
   // half[p] = 0.5 * (from 0, fma(x, x, s) of columns[c * points + p], c in order).
   void (*half_norms)(const float* columns, size_t points, size_t channels, float* half);
   // As popcloud::density.

@@ -55,7 +55,7 @@ class FeatureSearch {
  private:
   size_t points_, channels_;
   const KernelTable& table_;
-  Array<float> columns_, half_;  // [channels][points], [points]
+  Array<float> columns_, half_;  // [panels][channels][kPanel], [points], both up to a whole panel of zeros
   Ledger* ledger_;
 };
 

@@ -62,6 +62,38 @@ POPCLOUD_INLINE void insert_row(uint32_t* rows, size_t padded, uint32_t x) {
   }
 }
 
+// The wanted-th smallest of kPanel numbers; of equal ones each counts.
+POPCLOUD_INLINE float number(const float* own, size_t wanted) {
+  const Eight v[4] = {load(own), load(own + 8), load(own + 16), load(own + 24)};
+  __m256i before[4] = {};
+  for (size_t j = 0; j < kPanel; ++j) {
+    const Eight one = _mm256_broadcast_ss(own + j);
+    POPCLOUD_UNROLL
+    for (int i = 0; i < 4; ++i)  // a true comparison is -1
+      before[i] = _mm256_sub_epi32(before[i], _mm256_castps_si256(_mm256_cmp_ps(one, v[i], _CMP_LT_OQ)));
+  }
+  const __m256i most = _mm256_set1_epi32(int32_t(wanted));
+  Eight top = spread(-__builtin_inff());
+  POPCLOUD_UNROLL
+  for (int i = 0; i < 4; ++i)
+    top = larger(top, _mm256_blendv_ps(top, v[i], _mm256_castsi256_ps(_mm256_cmpgt_epi32(most, before[i]))));
+  return highest(top);
+}
+// ranks[i] = how many of the pairs are smaller than pair i; both have room for whole eights.
+POPCLOUD_INLINE void rank(const double* pairs, size_t count, int64_t* ranks) {
+  for (size_t i = 0; i < count; i += 8) {
+    const __m256d low = _mm256_loadu_pd(pairs + i), high = _mm256_loadu_pd(pairs + i + 4);
+    __m256i before[2] = {};
+    for (size_t j = 0; j < count; ++j) {
+      const __m256d one = _mm256_broadcast_sd(pairs + j);
+      before[0] = _mm256_sub_epi64(before[0], _mm256_castpd_si256(_mm256_cmp_pd(one, low, _CMP_LT_OQ)));
+      before[1] = _mm256_sub_epi64(before[1], _mm256_castpd_si256(_mm256_cmp_pd(one, high, _CMP_LT_OQ)));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(ranks + i), before[0]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(ranks + i + 4), before[1]);
+  }
+}
+
 #include "points/search.inc"
 // it uses what the other has
 #include "points/sample.inc"

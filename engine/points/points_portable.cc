@@ -88,6 +88,24 @@ POPCLOUD_INLINE void insert(T* kept, size_t padded, T x) {
 POPCLOUD_INLINE void insert_pair(double* pairs, size_t padded, double x) { insert(pairs, padded, x); }
 POPCLOUD_INLINE void insert_row(uint32_t* rows, size_t padded, uint32_t x) { insert(rows, padded, x); }
 
+// The wanted-th smallest of kPanel numbers; of equal ones each counts.
+POPCLOUD_INLINE float number(const float* own, size_t wanted) {
+  float top = -__builtin_inff();
+  for (size_t i = 0; i < kPanel; ++i) {
+    size_t before = 0;
+    for (size_t j = 0; j < kPanel; ++j) before += own[j] < own[i];
+    top = before < wanted && own[i] > top ? own[i] : top;
+  }
+  return top;
+}
+// ranks[i] = how many of the pairs are smaller than pair i.
+POPCLOUD_INLINE void rank(const double* pairs, size_t count, int64_t* ranks) {
+  for (size_t i = 0; i < count; ++i) {
+    ranks[i] = 0;
+    for (size_t j = 0; j < count; ++j) ranks[i] += pairs[j] < pairs[i];
+  }
+}
+
 #include "points/search.inc"
 // it uses what the other has
 #include "points/sample.inc"

@@ -14,12 +14,15 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr size_t kMostKept = 512;               // pairs kept in order; more are sorted when all are there
 constexpr size_t kBlockKeys = size_t{1} << 16;  // keys at a time, 256 KiB
-constexpr size_t kMostRows = 64;                // queries at a time
+constexpr size_t kMostRows = 60;                // queries at a time
+constexpr size_t kTogether = 12;                // rows that a product of matrices likes to have
 
 float squared(const float* a, const float* b) {
   const float x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
   return (x * x + y * y) + z * z;
 }
+
+size_t whole_panels(size_t points) { return (points + kPanel - 1) / kPanel * kPanel; }
 
 // Numbers 0, D, ... (k - 1) D of pairs in order.
 void pick(const double* pairs, size_t k, size_t dilation, int32_t* rows) {
@@ -41,27 +44,31 @@ float reach_of(const Smallest& best, const float* before, const float* query) {
   return far * far * 1.00001f + 1e-30f;
 }
 
-// Keys of some queries at a time: make(first row, rows, keys), then choose(keys of a row, best).
+// Keys of some queries at a time: make(first row, rows, keys), then choose(keys of a row, points, stride,
+// best). Keys of a row lie together, or, `in_panels`, in each panel of all rows.
 template <class T, class Make, class Choose>
 void by_keys(size_t points, size_t first, size_t last, size_t k, size_t dilation, int32_t* rows,
-             Ledger* ledger, const Make& make, const Choose& choose) {
+             bool in_panels, Ledger* ledger, const Make& make, const Choose& choose) {
   const size_t wanted = (k - 1) * dilation + 1;
-  const size_t step = std::min(kMostRows, std::max<size_t>(1, kBlockKeys / points));
-  Array<T> keys(step * points, ledger);
+  const size_t some = std::min(kMostRows, std::max<size_t>(1, kBlockKeys / points));
+  const size_t step = some < kTogether ? some : some / kTogether * kTogether;
+  Array<T> keys(step * whole_panels(points), ledger);
   Smallest best(std::min(wanted, kMostKept));
   std::vector<double> pairs(wanted > kMostKept ? points : 0);
   for (size_t r = first; r < last; r += step) {
     const size_t count = std::min(step, last - r);
     make(r, count, keys.data());
+    const size_t apart = in_panels ? kPanel : points, stride = in_panels ? count * kPanel : kPanel;
     for (size_t i = 0; i < count; ++i) {
-      const T* own = keys.data() + i * points;
+      const T* own = keys.data() + i * apart;
       if (wanted > kMostKept) {
         for (size_t p = 0; p < points; ++p)
-          pairs[p] = pair_of(static_cast<float>(own[p]), static_cast<uint32_t>(p));
+          pairs[p] =
+              pair_of(static_cast<float>(own[p / kPanel * stride + p % kPanel]), static_cast<uint32_t>(p));
         sort_and_pick(pairs, k, dilation, rows + (r + i) * k);
       } else {
         best.start(kNan);
-        choose(own, points, best);
+        choose(own, points, stride, best);
         pick(best.pairs, k, dilation, rows + (r + i) * k);
       }
     }
@@ -128,25 +135,32 @@ FeatureSearch::FeatureSearch(const float* features, size_t points, size_t channe
     : points_(points),
       channels_(channels),
       table_(table),
-      columns_(channels * points, ledger),
-      half_(points, ledger),
+      columns_(channels * whole_panels(points), ledger),
+      half_(whole_panels(points), ledger),
       ledger_(ledger) {
-  for (size_t c = 0; c < channels; ++c)
-    for (size_t p = 0; p < points; ++p) columns_[c * points + p] = features[p * channels + c];
-  point_kernels().half_norms(columns_.data(), points, channels, half_.data());
+  for (size_t first = 0; first < points; first += kPanel) {
+    float* panel = columns_.data() + first * channels;
+    const size_t count = std::min(kPanel, points - first);
+    if (count < kPanel) std::fill_n(panel, kPanel * channels, 0.0f);
+    for (size_t p = 0; p < count; ++p)
+      for (size_t c = 0; c < channels; ++c) panel[c * kPanel + p] = features[(first + p) * channels + c];
+    point_kernels().half_norms(panel, kPanel, channels, half_.data() + first);
+  }
 }
 
-// fma(-p, q, d) is fma(-q, p, d): a product of matrices, added to half the norms.
+// fma(-p, q, d) is fma(-q, p, d): a product of matrices, added to half the norms. By panels, whose columns
+// stay in the first cache; rows of a whole cloud may all want the same place there.
 void FeatureSearch::nearest(const float* queries, size_t first, size_t last, size_t k, size_t dilation,
                             int32_t* rows) const {
   std::vector<float> turned;
   by_keys<float>(
-      points_, first, last, k, dilation, rows, ledger_,
+      points_, first, last, k, dilation, rows, true, ledger_,
       [&](size_t r, size_t count, float* keys) {
         turned.assign(queries + r * channels_, queries + (r + count) * channels_);
         for (float& x : turned) x = -x;
-        table_.linear(turned.data(), count, channels_, columns_.data(), half_.data(), points_,
-                      Activation::kNone, keys);
+        for (size_t p = 0; p < points_; p += kPanel)
+          table_.linear(turned.data(), count, channels_, columns_.data() + p * channels_, half_.data() + p,
+                        kPanel, Activation::kNone, keys + p * count);
       },
       point_kernels().smallest);
 }
@@ -167,7 +181,7 @@ SignSearch::SignSearch(const uint64_t* bits, size_t points, size_t words, const 
 void SignSearch::nearest(const uint64_t* queries, size_t first, size_t last, size_t k, size_t dilation,
                          int32_t* rows) const {
   by_keys<int32_t>(
-      points_, first, last, k, dilation, rows, ledger_,
+      points_, first, last, k, dilation, rows, false, ledger_,
       [&](size_t r, size_t count, int32_t* keys) {
         table_.mismatches(queries + r * words_, count, matrix_, {0, points_}, keys);
       },

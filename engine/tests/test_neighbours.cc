@@ -145,6 +145,13 @@ void check_cloud(const Floats& xyz, const PointKernels& kernels, const std::stri
   for (size_t count : {size_t{1}, (xyz.size() / 3 + 1) / 2}) check_farthest(xyz, count, kernels, name);
 }
 
+// Keys in panels that are `stride` apart, with NaN between them.
+Floats apart(const Floats& keys, size_t stride) {
+  Floats spread((keys.size() + kPanel - 1) / kPanel * stride, std::nanf(""));
+  for (size_t i = 0; i < keys.size(); ++i) spread[i / kPanel * stride + i % kPanel] = keys[i];
+  return spread;
+}
+
 // The keys that features are chosen by: negative ones, zeros of both signs, NaN.
 void check_keys(const PointKernels& kernels) {
   std::mt19937 rng(3);
@@ -159,12 +166,16 @@ void check_keys(const PointKernels& kernels) {
     for (size_t k = 1; k <= count; k = k == 9 ? 20 : 3 * k) {
       Smallest best(k);
       best.start(std::nanf(""));
-      kernels.smallest(keys.data(), count, best);
+      kernels.smallest(keys.data(), count, kPanel, best);
       bool right = true;
       for (size_t j = 0; j < k; ++j) right = right && static_cast<int32_t>(row_of(best.pairs[j])) == order[j];
       check(right, "the smallest of keys");
       best.start(std::nanf(""));
-      kernels.fewest(whole.data(), count, best);
+      kernels.smallest(apart(keys, 3 * kPanel).data(), count, 3 * kPanel, best);
+      for (size_t j = 0; j < k; ++j) right = right && static_cast<int32_t>(row_of(best.pairs[j])) == order[j];
+      check(right, "the smallest of keys in panels apart");
+      best.start(std::nanf(""));
+      kernels.fewest(whole.data(), count, kPanel, best);
       for (size_t j = 0; j < k; ++j)
         right = right && static_cast<int32_t>(row_of(best.pairs[j])) == whole_order[j];
       check(right, "the smallest of whole keys");
