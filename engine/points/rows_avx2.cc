@@ -11,7 +11,7 @@ namespace {
 
 POPCLOUD_TARGET_BEGIN("avx2,fma,popcnt")
 
-constexpr size_t kLanes = 8;
+constexpr size_t kLanes = 8, kLine = 16;  // floats of a vector, and of a line of the cache
 
 POPCLOUD_INLINE __m256 activate(__m256 y, Activation act) {  // as bent(); NaN passes
   const __m256 one = _mm256_set1_ps(1), minus = _mm256_set1_ps(-1);
@@ -62,60 +62,78 @@ POPCLOUD_INLINE void groups_lanes(const uint32_t* fields, const uint32_t* weight
 
 #include "points/rows.inc"
 
-// kRows channels of x against kVectors vectors of m, of which the last one has the lanes of `mask`.
+// Fewer than eight columns of m: lanes of `mask`, the sums of a channel at a time.
+POPCLOUD_INLINE void product_narrow(const float* x, const float* m, size_t rows, size_t channels, size_t wide,
+                                    __m256i mask, float* out) {
+  for (size_t c = 0; c < channels; ++c) {
+    __m256 sum = _mm256_setzero_ps();
+    for (size_t i = 0; i < rows; ++i)
+      sum = _mm256_fmadd_ps(_mm256_broadcast_ss(x + i * channels + c), _mm256_maskload_ps(m + i * wide, mask),
+                            sum);
+    _mm256_maskstore_ps(out + c * wide, mask, sum);
+  }
+}
+
+// kRows more rows of x and m, added to out, or to 0 if they are the first: those of m stay in registers,
+// those of x, which come from afar, are read as they lie. The second vector of columns may overlap the first
+// one, and then holds the same.
 template <int kRows, int kVectors>
-POPCLOUD_INLINE void product_tile(const float* x, const float* m, size_t rows, size_t channels, size_t wide,
-                                  __m256i mask, float* out) {
-  __m256 sum[kRows][kVectors];
+POPCLOUD_INLINE void product_rows(const float* x, const float* m, size_t channels, size_t wide, size_t second,
+                                  bool first, float* out) {
+  const size_t at[2] = {0, second};
+  __m256 factor[kRows][kVectors];
   POPCLOUD_UNROLL
-  for (int t = 0; t < kRows; ++t) {
+  for (int i = 0; i < kRows; ++i) {
     POPCLOUD_UNROLL
-    for (int v = 0; v < kVectors; ++v) sum[t][v] = _mm256_setzero_ps();
+    for (int v = 0; v < kVectors; ++v) factor[i][v] = _mm256_loadu_ps(m + size_t(i) * wide + at[v]);
   }
-  for (size_t i = 0; i < rows; ++i, x += channels, m += wide) {
-    __m256 factor[kVectors];
+  for (size_t from = 0; from < channels; from += kLine) {
     POPCLOUD_UNROLL
-    for (int v = 0; v < kVectors; ++v)
-      factor[v] = v + 1 == kVectors ? _mm256_maskload_ps(m + 8 * v, mask) : _mm256_loadu_ps(m + 8 * v);
-    POPCLOUD_UNROLL
-    for (int t = 0; t < kRows; ++t) {
-      const __m256 one = _mm256_broadcast_ss(x + t);
+    for (int i = 0; i < kRows; ++i)  // of the rows that come next: meanwhile they arrive
+      _mm_prefetch(reinterpret_cast<const char*>(x + size_t(i + kRows) * channels + from), _MM_HINT_T0);
+    const size_t to = channels - from < kLine ? channels : from + kLine;
+    for (size_t c = from; c < to; ++c, out += wide) {
+      __m256 sum[kVectors];
       POPCLOUD_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[t][v] = _mm256_fmadd_ps(one, factor[v], sum[t][v]);
-    }
-  }
-  POPCLOUD_UNROLL
-  for (int t = 0; t < kRows; ++t) {
-    POPCLOUD_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
-      float* to = out + size_t(t) * wide + 8 * v;
-      if (v + 1 == kVectors)
-        _mm256_maskstore_ps(to, mask, sum[t][v]);
-      else
-        _mm256_storeu_ps(to, sum[t][v]);
+      for (int v = 0; v < kVectors; ++v) sum[v] = first ? _mm256_setzero_ps() : _mm256_loadu_ps(out + at[v]);
+      POPCLOUD_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const __m256 one = _mm256_broadcast_ss(x + size_t(i) * channels + c);
+        POPCLOUD_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[v] = _mm256_fmadd_ps(one, factor[i][v], sum[v]);
+      }
+      POPCLOUD_UNROLL
+      for (int v = 0; v < kVectors; ++v) _mm256_storeu_ps(out + at[v], sum[v]);
     }
   }
 }
 
+// One or two vectors of columns.
 template <int kVectors>
 POPCLOUD_NOINLINE void product_panel(const float* x, const float* m, size_t rows, size_t channels,
-                                     size_t wide, __m256i mask, float* out) {
-  size_t c = 0;
-  for (; c + 4 <= channels; c += 4)
-    product_tile<4, kVectors>(x + c, m, rows, channels, wide, mask, out + c * wide);
-  for (; c < channels; ++c) product_tile<1, kVectors>(x + c, m, rows, channels, wide, mask, out + c * wide);
+                                     size_t wide, size_t second, float* out) {
+  size_t i = 0;
+  for (; i + 4 <= rows; i += 4)
+    product_rows<4, kVectors>(x + i * channels, m + i * wide, channels, wide, second, i == 0, out);
+  for (; i < rows; ++i)
+    product_rows<1, kVectors>(x + i * channels, m + i * wide, channels, wide, second, i == 0, out);
 }
 
 void product(const float* x, const float* m, size_t rows, size_t channels, size_t wide, float* out) {
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  for (size_t j = 0; j < wide; j += 16) {
-    const size_t left = wide - j, last = left > 16 ? 8 : left > 8 ? left - 8 : left;
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(last)), lanes);
-    if (left > 8)
-      product_panel<2>(x, m + j, rows, channels, wide, mask, out + j);
-    else
-      product_panel<1>(x, m + j, rows, channels, wide, mask, out + j);
+  if (wide < kLanes || rows == 0) {
+    for (size_t j = 0; j < wide; j += kLanes)
+      product_narrow(x, m + j, rows, channels, wide,
+                     _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(wide - j)), lanes), out + j);
+    return;
   }
+  size_t j = 0;
+  for (; wide - j > kLanes; j += 2 * kLanes) {
+    const size_t second = wide - j < 2 * kLanes ? wide - j - kLanes : kLanes;
+    product_panel<2>(x, m + j, rows, channels, wide, second, out + j);
+    if (wide - j <= 2 * kLanes) return;
+  }
+  product_panel<1>(x, m + (wide - kLanes), rows, channels, wide, 0, out + (wide - kLanes));
 }
 
 POPCLOUD_TARGET_END
