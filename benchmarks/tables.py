@@ -24,7 +24,7 @@ def table(runs: Sequence[Run], row: Callable[[Run], str], column: Callable[[Run]
     """Return a table of test accuracies in percent, rows in the order in which they first occur."""
     cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        cells[row(run["recipe"])][column(run["recipe"])].append(100 * run["result"]["accuracy"])
+        cells[row(run["recipe"])][column(run["recipe"])].append(100 * run["result"]["test"])
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(_cell(found[c]) for c in columns)} |" for name, found in cells.items()]
     return "\n".join(lines)
