@@ -23,7 +23,7 @@ from popcloud.learn.backbones import BACKBONES
 from popcloud.packed.file import write
 from popcloud.packed.program import Op, Program
 
-CLOUDS = 8
+CLOUDS = 16
 STEPS = 4  # of training before: those of networks on neighbourhoods take seconds each
 SEARCHING = SEARCHES | {Op.NEAREST_SIGNS, Op.DENSITY}
 TIMES = 10  # goal: times PyTorch
