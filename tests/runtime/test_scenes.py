@@ -162,7 +162,7 @@ def test_tiles_are_for_scenes(tmp_path):
     write(random_program(4), tmp_path / "m.popc")
     session = Session(tmp_path / "m.popc", kernels="reference")
     for call in (session.run, session.labels):
-        with pytest.raises(RecipeError, match="tiles are for models that answer for each point"):
+        with pytest.raises(RecipeError, match="tiles are for models of scenes"):
             call(np.zeros((4, 3)), tile=1.0)
     with pytest.raises(RecipeError, match="no seams"):
         session.seams(np.zeros((4, 3)), np.zeros(4, np.int64), halo=1.0)
