@@ -7,6 +7,7 @@ classifier's layers read, they read beside each point's own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,8 +59,8 @@ class FeatureTransform(nn.Module):
         return torch.linalg.matrix_norm(a @ a.mT - torch.eye(self.width, dtype=a.dtype, device=a.device)).mean()
 
 
-class PerPoint(nn.Module):
-    """What both networks share: (B, n, features) -> logits (B, n, classes), and the transform's penalty."""
+class PerPoint(nn.Module, ABC):
+    """What both networks share, abstract: (B, n, features) -> logits (B, n, classes), and the transform's penalty."""
 
     feature_transform: FeatureTransform | None
 
@@ -74,8 +75,9 @@ class PerPoint(nn.Module):
             return logits, logits.new_zeros(())
         return logits, self.feature_transform.penalty(m)
 
+    @abstractmethod
     def _logits_and_transform(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
+        """Return the logits, and the matrix of the feature transform, None if vanilla."""
 
 
 class PointNetParts(PerPoint):
